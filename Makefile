@@ -1,0 +1,28 @@
+# Two commands do everything: `make train` and `make test`. Both set up .venv when needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG ?= configs/vit_b_seednorm.yaml
+
+.PHONY: train test lint clean
+.DELETE_ON_ERROR:
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed" if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --progress-bar off -e '.[dev]'
+	touch $@
+
+train: $(VENV)/.installed  ## the main job; runs/vit_b_seednorm, continued if it was interrupted
+	$(BIN)/python tools/train.py $(CONFIG) --resume $(ARGS)
+
+test: $(VENV)/.installed lint  ## everything that CI runs
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:  ## the virtual environment and caches; never runs/
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,0 +1,111 @@
+"""Loading configurations: merging, provenance, and errors a person can act on."""
+
+from pathlib import Path
+
+import pytest
+
+from vision.config import ConfigError, load_config, save_config
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def error_of(files: list, overrides: list[str]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(files, overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_later_files_and_overrides_win(tmp_path: Path) -> None:
+    write(tmp_path / "base" / "a.yaml", "optim: {lr: 1, min_lr: 2}\nseed: 3\n")
+    first = write(tmp_path / "first.yaml", "base: base/a.yaml\noptim: {lr: 4}\n")
+    second = write(tmp_path / "second.yaml", "seed: 5\n")
+    config = load_config([first, second], ["optim.warmup_epochs=6"]).config
+    assert (config.optim.lr, config.optim.min_lr, config.seed) == (4.0, 2.0, 5)
+    assert config.optim.warmup_epochs == 6.0
+    assert config.name == "first"
+
+
+def test_base_files_that_lead_back_are_refused(tmp_path: Path) -> None:
+    one = write(tmp_path / "one.yaml", "base: two.yaml\n")
+    write(tmp_path / "two.yaml", "base: one.yaml\n")
+    assert "lead back to itself" in error_of([one], [])
+
+
+def test_saved_config_loads_back_unchanged(tmp_path: Path) -> None:
+    config = load_config([CONFIGS / "vit_b_seednorm.yaml"], ["optim.lr=3e-5"]).config
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config([tmp_path / "config.yaml"]).config == config
+
+
+def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.yaml", "optim: {lr: 1e-4, min_lr: 1E+1}\n")
+    assert load_config([file]).config.optim.lr == 1e-4
+
+
+def test_interpolation_and_environment_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATASETS", "/somewhere")
+    config = load_config(
+        [], ["data.root=${oc.env:DATASETS}/images", "optim.lr=0.5", "optim.min_lr=${optim.lr}"]
+    ).config
+    assert config.data.root == "/somewhere/images"
+    assert config.optim.min_lr == 0.5
+
+
+def test_missing_environment_variable_is_named_with_its_key() -> None:
+    message = error_of([], ["data.root=${oc.env:NO_SUCH_VARIABLE}"])
+    assert "data.root" in message
+    assert "NO_SUCH_VARIABLE" in message
+
+
+def test_another_norm_starts_without_the_options_of_the_first() -> None:
+    file = CONFIGS / "vit_b_seednorm.yaml"
+    assert load_config([file]).config.norm.options == {"num_heads": 16}
+    assert load_config([file], ["norm.name=dyt"]).config.norm.options == {}
+
+
+def test_user_norm_module_is_found_beside_the_config_that_names_it(tmp_path: Path) -> None:
+    module = write(tmp_path / "my_norms.py", "")
+    file = write(tmp_path / "a.yaml", "norm: {module: my_norms.py}\n")
+    assert load_config([file]).config.norm.module == str(module)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("optim: {lrr: 1}", ["a.yaml:1", "optim.lrr", "value 1", "did you mean 'lr'"]),
+        ("seed: 1\noptim:\n  lr: fast", ["a.yaml:3", "optim.lr = 'fast'", "a number"]),
+        ("trainer: {epochs: 2.5}", ["trainer.epochs = 2.5", "whole number"]),
+        ("trainer: {compile: maybe}", ["trainer.compile = 'maybe'", "true or false"]),
+        ("data: {on_corrupt: skp}", ["data.on_corrupt = 'skp'", "did you mean 'skip'"]),
+        ("optim: {betas: [a, b]}", ["optim.betas", "list of numbers"]),
+        ("model: 3", ["model = 3", "expected a section"]),
+        ("norm: {options: 3}", ["norm.options = 3", "keys and values"]),
+        ("seed: 1\nseed: 2", ["a.yaml", "stands twice"]),
+        ("seed: [1", ["a.yaml", "not valid YAML"]),
+        ("- 1", ["a.yaml", "expected keys and values"]),
+    ],
+)
+def test_errors_name_file_key_value_and_choice(
+    tmp_path: Path, text: str, expected: list[str]
+) -> None:
+    message = error_of([write(tmp_path / "a.yaml", text)], [])
+    for part in expected:
+        assert part in message
+
+
+def test_missing_file_names_the_nearest() -> None:
+    message = error_of([CONFIGS / "vit_b_sednorm.yaml"], [])
+    assert "did you mean" in message
+    assert "vit_b_seednorm.yaml" in message
+
+
+def test_override_without_equals_is_explained() -> None:
+    assert "expected key=value" in error_of([], ["=3"])

@@ -1,0 +1,46 @@
+"""The ways to install agree with each other."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib came with Python 3.11")
+def test_environment_yml_lists_what_pyproject_lists() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = set(project["dependencies"]) | set(extras["dev"]) | set(extras["hf"])
+    wanted.discard("vision[hf]")
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert set(conda[-1]["pip"]) - {"-e ."} == wanted
+    assert f"python{project['requires-python']}" in conda
+
+
+def test_every_import_is_a_declared_dependency() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    declared = {name.lower() for name in re.findall(r'^(?:hf = \[|\s+)"([\w.-]+?)(?:\[|>=|")', text, re.M)}
+    modules = {"sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow"}
+    for file in (ROOT / "vision").rglob("*.py"):
+        for name in re.findall(r"^\s*(?:from|import) (\w+)", file.read_text(), re.M):
+            if name in sys.stdlib_module_names or name in ("vision", "__future__"):
+                continue
+            assert modules.get(name, name).replace("_", "-").lower() in declared, (file, name)
+
+
+def test_ci_runs_make_test() -> None:
+    assert "\nmake test\n" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_every_config_named_in_the_readme_exists() -> None:
+    text = (ROOT / "README.md").read_text() + (ROOT / "data" / "README.md").read_text()
+    named = set(re.findall(r"configs/[\w/]+\.yaml", text))
+    assert named
+    for name in named:
+        assert (ROOT / name).exists(), name

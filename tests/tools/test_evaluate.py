@@ -1,0 +1,127 @@
+"""`tools/evaluate.py` through its command line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from vision.evaluate import load_classifier
+from vision.models.export import load_exported
+
+
+def test_the_figures_of_a_run_are_found_again(tool, trained: Path) -> None:
+    result = tool("evaluate", trained)
+    summary = json.loads((trained / "summary.json").read_text())["metrics"]
+    figures = json.loads((trained / "evaluate_test.json").read_text())
+    assert figures["top1"] == summary["test/top1"]
+    assert figures["loss"] == pytest.approx(summary["test/loss"], rel=1e-5)
+    assert figures["images"] == 360
+    confusion = np.array(figures["confusion"])
+    assert confusion.sum() == 360
+    assert 100 * np.trace(confusion) / 360 == pytest.approx(figures["top1"], rel=1e-6)
+    assert figures["images_per_sec"] > 0
+    assert Image.open(trained / "confusion.png").size[0] > 500
+    assert "top1" in result.stdout
+
+
+def test_averaged_and_best_weights_can_be_asked_for(tool, trained: Path, tmp_path: Path) -> None:
+    tool("evaluate", trained, "--ema", "--output", tmp_path / "ema")
+    summary = json.loads((trained / "summary.json").read_text())["metrics"]
+    ema = json.loads((tmp_path / "ema" / "evaluate_test.json").read_text())
+    assert ema["top1"] == summary["test/ema_top1"]
+    arguments = ["--checkpoint", "best", "--split", "validation", "--output", tmp_path / "best"]
+    tool("evaluate", trained, *arguments)
+    best = json.loads((tmp_path / "best" / "evaluate_validation.json").read_text())
+    assert best["top1"] >= summary["val/top1"]
+    assert best["images"] == 180
+
+
+def test_an_overlay_says_where_the_images_are(tool, trained: Path, tmp_path: Path) -> None:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for index in range(60):
+        folder = tmp_path / "val" / str(digits.target[index])
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.rint(digits.images[index] * 255 / 16).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    tool(
+        "evaluate", trained, "configs/data/imagefolder.yaml", f"data.root={tmp_path}",
+        "data.num_workers=0", "--output", tmp_path / "figures",
+    )  # fmt: skip
+    figures = json.loads((tmp_path / "figures" / "evaluate_test.json").read_text())
+    assert figures["images"] == 60
+    # mostly training images, prepared as in training: only then are they recognised
+    assert figures["top1"] > 60
+
+
+def test_an_exported_run_gives_identical_logits(tool, trained: Path, tmp_path: Path) -> None:
+    tool("evaluate", trained, "--export", tmp_path)
+    assert (tmp_path / "model.safetensors").exists()
+    images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    original = load_classifier(trained).model
+    with torch.no_grad():
+        assert torch.equal(load_exported(tmp_path)(images), original(images))
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["norm"] == {"name": "seednorm", "options": {"num_heads": 4}}
+    assert config["pretrained_cfg"]["input_size"] == [1, 8, 8]
+
+
+def test_an_exported_layernorm_run_is_a_timm_model(tool, small, tmp_path: Path) -> None:
+    arguments = [*small, "trainer.epochs=1", f"output_dir={tmp_path}"]
+    tool("train", "configs/vit_ti_layernorm.yaml", *arguments)
+    run = tmp_path / "vit_ti_layernorm"
+    tool("evaluate", run, "--export", tmp_path / "exported")
+    model = timm.create_model(f"local-dir:{tmp_path / 'exported'}", pretrained=True).eval()
+    images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(model(images), load_classifier(run).model(images))
+
+
+def test_a_timm_model_with_local_weights(tool, tmp_path: Path) -> None:
+    name, size = "test_vit", 160
+    model = timm.create_model(name, num_classes=2)
+    save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    noise = np.random.default_rng(0)
+    for label in ("a", "b"):
+        folder = tmp_path / "val" / label
+        folder.mkdir(parents=True)
+        for index in range(3):
+            pixels = noise.integers(0, 255, (size, size, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{index}.jpg")
+    tool(
+        "evaluate", name, "--weights", tmp_path / "weights.safetensors",
+        "configs/data/imagefolder.yaml", f"data.root={tmp_path}", "--output", tmp_path / "out",
+    )  # fmt: skip
+    figures = json.loads((tmp_path / "out" / "evaluate_test.json").read_text())
+    assert figures["images"] == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["no/such/run"], "no such checkpoint"),
+        (["README.md"], "not a checkpoint"),
+        (["vit_nonsense", "--weights", "README.md"], "timm model"),
+    ],
+)
+def test_what_is_no_model_is_refused(tool, arguments: list[str], expected: str) -> None:
+    result = tool("evaluate", *arguments, code=2)
+    assert expected in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_pickle_that_wants_to_run_code_is_refused(tool, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return (Path.touch, (tmp_path / "it_ran",))
+
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.ckpt")
+    result = tool("evaluate", tmp_path / "evil.ckpt", code=2)
+    assert "might run code" in result.stderr
+    assert not (tmp_path / "it_ran").exists()

@@ -1,0 +1,49 @@
+#!/usr/bin/env python3
+"""Judge a trained classifier: accuracy, loss, confusion matrix picture, throughput; or export it.
+
+  python tools/evaluate.py runs/vit_b_seednorm
+  python tools/evaluate.py runs/vit_b_seednorm configs/data/imagefolder.yaml data.root=my_digits
+  python tools/evaluate.py runs/vit_b_seednorm --export exported/
+  python tools/evaluate.py vit_base_patch16_224 --weights vit_b.safetensors \\
+      configs/data/imagenet.yaml data.root=/datasets/imagenet
+
+An overlay says where the images are; size, mean and std stay those of the training. The figures
+are printed and written, with confusion.png, beside the checkpoint (or to --output).
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from vision.cli import run_tool, split_arguments
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", metavar="RUN|CHECKPOINT|TIMM_MODEL")
+    parser.add_argument("data", nargs="*", metavar="OVERLAY.yaml|key=value")
+    parser.add_argument("--weights", metavar="FILE", help="weights of a timm model")
+    parser.add_argument("--checkpoint", choices=["last", "best"], default="last")
+    parser.add_argument("--ema", action="store_true", help="judge the averaged weights")
+    parser.add_argument("--split", choices=["validation", "test"], default="test")
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="default 64")
+    parser.add_argument("--output", metavar="DIR", help="where figures and picture go")
+    parser.add_argument("--export", metavar="DIR", help="write timm/Hugging Face form and stop")
+    arguments = parser.parse_intermixed_args()
+    files, overrides = split_arguments(arguments.data)
+
+    from vision.evaluate import judge  # imports torch and timm: seconds
+
+    judge(
+        files=files,
+        overrides=overrides,
+        **{k: v for k, v in vars(arguments).items() if k != "data"},
+    )
+
+
+if __name__ == "__main__":
+    run_tool(main)

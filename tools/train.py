@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""Train a model: config files and overrides in, run directory out.
+
+  python tools/train.py configs/vit_b_seednorm.yaml
+  python tools/train.py configs/vit_ti_dyt.yaml seed=1 optim.lr=5e-4 name=dyt_seed1
+  python tools/train.py configs/vit_b_seednorm.yaml configs/recipes/imagenet_vit_b.yaml \\
+      data.root=/datasets/imagenet
+
+Later files and overrides win. The run goes to OUTPUT_DIR/NAME (runs/<name of the first config>):
+resolved config, metrics.csv, TensorBoard log, last.ckpt, best.ckpt, curves.png, summary.json. An
+existing run is never overwritten: --resume continues it exactly where it was, even after a kill.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from vision.cli import load_checked, run_tool
+from vision.run import check_run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="YAML file, as in configs/")
+    parser.add_argument("more", nargs="*", metavar="OVERLAY.yaml|key=value")
+    parser.add_argument("--resume", action="store_true", help="continue the run if it exists")
+    parser.add_argument(
+        "--print-config", action="store_true", help="show the resolved configuration and stop"
+    )
+    arguments = parser.parse_intermixed_args()
+    loaded = load_checked([arguments.config, *arguments.more])
+    if arguments.print_config:
+        from vision.config.load import to_yaml
+
+        print(to_yaml(loaded.config), end="")
+        return
+
+    try:
+        check_run(loaded.config, arguments.resume)  # before the imports below take their seconds
+    except ValueError as error:
+        raise loaded.locate(error) from None
+    from vision.train import train  # imports torch, timm and Lightning: seconds
+
+    try:
+        summary = train(loaded.config, resume=arguments.resume)
+    except (ValueError, FileNotFoundError) as error:
+        raise loaded.locate(error) from error
+    print("\n".join(f"{k:<16} {v:.4g}" for k, v in summary["metrics"].items() if "test/" in k))
+
+
+if __name__ == "__main__":
+    run_tool(main)

@@ -1,0 +1,56 @@
+"""What a person sees while a run goes on."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+
+
+class Throughput(pl.Callback):
+    """Logs `train/images_per_sec` over all devices, between two logged steps."""
+
+    def __init__(self, every_n_steps: int) -> None:
+        self.every_n_steps = every_n_steps
+        self._images = 0
+        self._since: float | None = None
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave validation and checkpoints out of the measurement."""
+        self._images, self._since = 0, None
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Count images; the first batch only starts the clock, for it holds the warm-up."""
+        now = time.perf_counter()
+        if self._since is None:
+            self._since = now
+            return
+        self._images += len(batch.targets) * trainer.world_size
+        if batch_idx % self.every_n_steps == 0 or trainer.is_last_batch:
+            rate = self._images / max(now - self._since, 1e-9)
+            pl_module.log("train/images_per_sec", rate, prog_bar=True, rank_zero_only=True)
+            self._images, self._since = 0, now
+
+
+class EpochLine(pl.Callback):
+    """Prints one line per epoch, which stays when the progress bar has gone."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the figures of the epoch on the first process."""
+        if not trainer.is_global_zero:
+            return
+        shown = "train/loss val/loss val/top1 val/ema_top1 train/images_per_sec data/skipped"
+        values = trainer.callback_metrics
+        figures = "  ".join(
+            f"{key} {float(values[key]):.4g}" for key in shown.split() if key in values
+        )
+        epoch, last = trainer.current_epoch + 1, trainer.max_epochs
+        print(f"epoch {epoch:>{len(str(last))}}/{last}  {figures}", flush=True)

@@ -1,0 +1,6 @@
+"""Configuration: schema, loading of YAML files and overrides, checks. Imports no torch."""
+
+from vision.config.load import ConfigError, LoadedConfig, load_config, save_config
+from vision.config.schema import Config
+
+__all__ = ["Config", "ConfigError", "LoadedConfig", "load_config", "save_config"]

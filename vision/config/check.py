@@ -1,0 +1,161 @@
+"""What can be known to be impossible before torch is imported. Raises ValueError with the key."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vision.config.load import nearest
+from vision.config.schema import Config
+from vision.datasets.check import check_data
+from vision.norms import list_norms
+
+# width and heads of timm's ViT names, for checks that must not wait for timm's import
+_VIT_SIZES = {
+    "tiny": (192, 3),
+    "small": (384, 6),
+    "base": (768, 12),
+    "large": (1024, 16),
+    "huge": (1280, 16),
+}
+
+# NaN fails every one of these comparisons, as it should
+_RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
+    (
+        "more than 0",
+        lambda v: v > 0,
+        "data.img_size data.in_chans data.num_classes data.augment.re_count model.patch_size "
+        "model.embed_dim model.depth model.num_heads optim.lr optim.eps optim.clip_grad "
+        "trainer.epochs trainer.batch_size_total trainer.batch_size_device trainer.devices "
+        "trainer.num_nodes trainer.val_every_n_epochs trainer.log_every_n_steps "
+        "trainer.checkpoint_every_n_steps",
+    ),
+    (
+        "0 or more",
+        lambda v: v >= 0,
+        "seed data.num_workers mix.mixup mix.cutmix optim.weight_decay optim.warmup_epochs "
+        "optim.warmup_lr optim.min_lr",
+    ),
+    (
+        "a share from 0 to 1",
+        lambda v: 0 <= v <= 1,
+        "data.augment.hflip data.augment.re_prob mix.prob mix.switch_prob optim.layer_decay",
+    ),
+    (
+        "0 or more, and less than 1",
+        lambda v: 0 <= v < 1,
+        "model.drop_rate model.drop_path_rate mix.label_smoothing ema.decay",
+    ),
+    ("more than 0, at most 1", lambda v: 0 < v <= 1, "data.crop_pct"),
+    ("two numbers", lambda v: len(v) == 2, "data.augment.scale data.augment.ratio optim.betas"),
+]
+
+
+def check_config(config: Config) -> None:
+    """Raise ValueError (or FileNotFoundError) naming key, value, expectation and fix."""
+    _check_numbers(config)
+    _check_norm(config)
+    _check_model(config)
+    check_data(config.data)
+
+
+def timm_model_names() -> list[str]:
+    """Names that timm registers, read from its source: importing timm takes seconds."""
+    spec = importlib.util.find_spec("timm")
+    if spec is None or not spec.submodule_search_locations:
+        return []
+    files = Path(spec.submodule_search_locations[0]).glob("models/*.py")
+    pattern = re.compile(r"^@register_model\s+def (\w+)", re.MULTILINE)
+    return sorted(name for file in files for name in pattern.findall(file.read_text("utf-8")))
+
+
+def patch_size(config: Config) -> int | None:
+    """Pixels per patch side, from the config or the model's name; None where there are none."""
+    in_name = re.match(r"vit_\w*?patch(\d+)", config.model.name)
+    return config.model.patch_size or (int(in_name[1]) if in_name else None)
+
+
+def width_and_heads(config: Config) -> tuple[int | None, int | None]:
+    """Token width and attention heads as far as config and name tell."""
+    size = re.match(r"vit_([a-z]+)_patch", config.model.name)
+    width, heads = _VIT_SIZES.get(size[1], (None, None)) if size else (None, None)
+    return config.model.embed_dim or width, config.model.num_heads or heads
+
+
+def _check_numbers(config: Config) -> None:
+    for expected, holds, keys in _RANGES:
+        for key in keys.split():
+            value = functools.reduce(getattr, key.split("."), config)
+            if value is not None and not holds(value):
+                raise ValueError(f"{key} = {value}: expected {expected}")
+    if config.optim.warmup_epochs >= config.trainer.epochs:
+        raise ValueError(
+            f"optim.warmup_epochs = {config.optim.warmup_epochs}: no shorter than the training "
+            f"(trainer.epochs = {config.trainer.epochs})"
+        )
+    if not re.fullmatch(r"[\w.+-][\w.+\-/]*", config.name) or ".." in config.name:
+        raise ValueError(
+            f"name = {config.name!r}: names a folder in output_dir; use letters, digits and ._+-"
+        )
+
+
+def _check_norm(config: Config) -> None:
+    norm = config.norm
+    if norm.module is not None and norm.module.endswith(".py"):
+        if not Path(norm.module).is_file():
+            raise FileNotFoundError(
+                f"norm.module = {norm.module}: no such file; the path is relative to the config "
+                "that names it, or to the working directory on the command line"
+            )
+    elif norm.module is None and norm.name not in list_norms():
+        raise ValueError(
+            f"norm.name = {norm.name!r}: no such norm; {nearest(norm.name, list_norms())}"
+        )
+    width, _ = width_and_heads(config)
+    heads = norm.options.get("num_heads", 1)
+    if isinstance(heads, int) and width and (heads < 1 or width % heads):
+        raise ValueError(
+            f"norm.options = {norm.options}: num_heads = {heads} does not divide the width "
+            f"{width}; nearest: {_nearest_divisor(width, heads)}"
+        )
+
+
+def _check_model(config: Config) -> None:
+    model, name = config.model, config.model.name.split(".")[0]
+    known = timm_model_names()
+    if ":" not in name and known and name not in known:
+        raise ValueError(f"model.name = {model.name!r}: timm has none; {nearest(name, known)}")
+    if not name.startswith("vit_"):
+        for key in ("patch_size", "embed_dim", "depth", "num_heads"):
+            if getattr(model, key) is not None:
+                raise ValueError(
+                    f"model.{key} = {getattr(model, key)}: only vit_* models take it, and "
+                    f"model.name is {name}; set it to null"
+                )
+    size, patch = config.data.img_size, patch_size(config)
+    if patch and size % patch:
+        low = max(size // patch, 1) * patch
+        raise ValueError(
+            f"data.img_size = {size}: not a multiple of the patch size {patch} "
+            f"(model.patch_size); nearest: {low} or {low + patch}"
+        )
+    width, heads = width_and_heads(config)
+    if width and heads and width % heads:
+        raise ValueError(
+            f"model.num_heads = {heads}: does not divide the width {width} (model.embed_dim); "
+            f"nearest: {_nearest_divisor(width, heads)}"
+        )
+    if (config.mix.mixup or config.mix.cutmix) and config.trainer.batch_size_total % 2:
+        raise ValueError(
+            f"trainer.batch_size_total = {config.trainer.batch_size_total}: mixup and CutMix pair "
+            "the images of a batch and need an even number"
+        )
+
+
+def _nearest_divisor(width: int, wanted: int) -> int:
+    divisors = [d for d in range(1, width + 1) if width % d == 0]
+    return min(divisors, key=lambda d: abs(d - wanted))

@@ -1,0 +1,258 @@
+"""`ImageDataModule`: the data of one configuration as loaders for Lightning."""
+
+from __future__ import annotations
+
+import functools
+from typing import IO, Any
+
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from vision.config.schema import DataConfig
+from vision.datasets.check import check_data
+from vision.datasets.dataset import Batch, ImageDataset, collate
+from vision.datasets.readers import Reader, open_reader
+from vision.datasets.sampler import EvalSampler, GlobalBatchSampler, split_batch
+from vision.datasets.splits import config_splits, split_key
+from vision.datasets.transforms import Transform, eval_transform, train_transform
+
+
+class ResumableLoader(DataLoader[Batch]):
+    """A loader whose sampler finds its place by itself, so that there is no state to keep.
+
+    Lightning warns on resuming unless a loader has these two methods.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: see `GlobalBatchSampler`."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to load."""
+
+
+class RelabelledReader:
+    """A reader whose classes are renumbered: a split may lack classes that training has."""
+
+    def __init__(self, reader: Reader, class_names: list[str]) -> None:
+        self._reader = reader
+        number = {name: i for i, name in enumerate(class_names)}
+        self._numbers = [number[name] for name in reader.class_names or []]
+        self.class_names: list[str] | None = class_names
+        self.labels = None
+        if reader.labels is not None:
+            self.labels = [self._numbers[label] for label in reader.labels]
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def __getitem__(self, index: int) -> tuple[IO[bytes] | Image.Image, int]:
+        """(image, class by the numbers of the train split)."""
+        image, label = self._reader[index]
+        return image, self._numbers[label]
+
+    def filename(self, index: int) -> str:
+        """Place of the image."""
+        return self._reader.filename(index)
+
+
+class ImageDataModule(pl.LightningDataModule):
+    """Train, validation, test and predict loaders of `Batch`es.
+
+    Needs `Trainer(use_distributed_sampler=False, accumulate_grad_batches=...)` with the second
+    number of `split_batch`. Training batches depend on seed and progress only: not on
+    `num_workers`, on the number of devices, or on whether the run was interrupted.
+
+    `batch_multiple`: micro-batches have a multiple of this many images (2 for mixup).
+    `eval_batch_size` None: that of training, per device.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        *,
+        seed: int,
+        batch_size_total: int,
+        batch_size_device: int | None = None,
+        eval_batch_size: int | None = None,
+        batch_multiple: int = 1,
+    ) -> None:
+        super().__init__()
+        check_data(config)
+        self.config = config
+        self.seed = seed
+        self.batch_size_total = batch_size_total
+        self.batch_size_device = batch_size_device
+        self.eval_batch_size = eval_batch_size
+        self.batch_multiple = batch_multiple
+        self._readers: dict[str, Reader] = {}
+
+    def prepare_data(self) -> None:
+        """Fetch what `data.download` allows; Lightning calls this in one process per node."""
+        if self.config.download:
+            for split in config_splits(self.config):
+                open_reader(self.config, split)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open all splits, whatever the stage: the classes are those of the train split."""
+        if self._readers:
+            return
+        readers = {split: open_reader(self.config, split) for split in config_splits(self.config)}
+        names = readers[self.config.train_split].class_names
+        for split, reader in readers.items():
+            readers[split] = _with_classes(self.config, split, reader, names)
+        self._readers = readers
+        self._train_transform = train_transform(self.config)
+        self._eval_transform = eval_transform(self.config)
+        self._check_labels()
+
+    @property
+    def num_classes(self) -> int:
+        """`data.num_classes`, or as many as the train split names or, without names, uses."""
+        train = self._reader(self.config.train_split)
+        if self.config.num_classes is not None:
+            return self.config.num_classes
+        if train.class_names is not None:
+            return len(train.class_names)
+        if train.labels is not None:
+            return max(train.labels) + 1
+        raise ValueError(
+            f"data.num_classes = null: {self.config.name} does not say how many classes it has; "
+            "set data.num_classes"
+        )
+
+    @property
+    def class_names(self) -> list[str]:
+        """One name per class; its number where the data set has no name for it."""
+        names = self._reader(self.config.train_split).class_names or []
+        return [*names, *map(str, range(len(names), self.num_classes))][: self.num_classes]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Images per split, by the names that the configuration gives them."""
+        self.setup()
+        return {split: len(reader) for split, reader in self._readers.items()}
+
+    def describe(self) -> str:
+        """One line: data set, images per split, what an image is, classes."""
+        config = self.config
+        where = "scikit-learn" if config.name == "digits" else config.root
+        counts = " / ".join(f"{count} {split}" for split, count in self.sizes.items())
+        size = getattr(self._reader(config.train_split), "image_size", None)
+        shape = f"{size[0]}x{size[1]}x{config.in_chans}" if size else "various sizes"
+        title = f"{config.name} ({where})" if where else config.name
+        return f"{title}: {counts} images of {shape}, {self.num_classes} classes"
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Loader for the rest of the epoch in which the trainer stands."""
+        rank, world_size = self._rank_and_world()
+        _, accumulate = self._split(world_size)
+        dataset = self._dataset(self.config.train_split, self._train_transform, training=True)
+        sampler = GlobalBatchSampler(
+            len(dataset),
+            self.batch_size_total,
+            seed=self.seed,
+            batches_done=self._batches_done,
+            rank=rank,
+            world_size=world_size,
+            accumulate=accumulate,
+        )
+        return ResumableLoader(dataset, batch_sampler=sampler, **self._loader_options())
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Loader for the validation split: each image once over all ranks."""
+        return self._eval_dataloader(self.config.val_split)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Loader for the test split; the validation split where `data.test_split` is None."""
+        return self._eval_dataloader(self.config.test_split or self.config.val_split)
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """The test loader."""
+        return self.test_dataloader()
+
+    def _eval_dataloader(self, split: str) -> DataLoader[Batch]:
+        rank, world_size = self._rank_and_world()
+        dataset = self._dataset(split, self._eval_transform, training=False)
+        return DataLoader(
+            dataset,
+            batch_size=self.eval_batch_size or self._split(world_size)[0],
+            sampler=EvalSampler(len(dataset), rank, world_size),
+            **self._loader_options(),
+        )
+
+    def _dataset(self, split: str, transform: Transform, training: bool) -> ImageDataset:
+        return ImageDataset(
+            self._reader(split),
+            transform,
+            seed=self.seed,
+            mode="L" if self.config.in_chans == 1 else "RGB",
+            on_corrupt=self.config.on_corrupt,
+            replace_corrupt=training,
+        )
+
+    def _loader_options(self) -> dict[str, Any]:
+        size = self.config.img_size
+        workers = self.config.num_workers
+        return {
+            # workers run torch on one thread each: DataLoader sets that by itself
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            "collate_fn": functools.partial(collate, shape=(self.config.in_chans, size, size)),
+            # else each pass over a loader draws from the global generator of the model
+            "generator": torch.Generator(),
+        }
+
+    def _reader(self, split: str) -> Reader:
+        self.setup()
+        return self._readers[split]
+
+    def _split(self, world_size: int) -> tuple[int, int]:
+        return split_batch(
+            self.batch_size_total, self.batch_size_device, world_size, self.batch_multiple
+        )
+
+    def _rank_and_world(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def _batches_done(self) -> int:
+        if self.trainer is None:
+            return 0
+        return self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
+
+    def _check_labels(self) -> None:
+        for split, reader in self._readers.items():
+            if reader.labels is None:
+                continue
+            lowest, highest = min(reader.labels), max(reader.labels)
+            if lowest < 0:
+                raise ValueError(
+                    f"{split_key(self.config, split)} = {split!r}: has images of class {lowest}, "
+                    "so it is not labelled; choose a split with labels"
+                )
+            if highest >= self.num_classes:
+                raise ValueError(
+                    f"data.num_classes = {self.config.num_classes}: the split {split!r} has "
+                    f"images of class {highest}, counted from 0; set data.num_classes to "
+                    f"{highest + 1} or more"
+                )
+
+
+def _with_classes(
+    config: DataConfig, split: str, reader: Reader, names: list[str] | None
+) -> Reader:
+    if reader.class_names == names or reader.class_names is None or names is None:
+        return reader
+    unknown = [name for name in reader.class_names if name not in set(names)]
+    if unknown:
+        raise ValueError(
+            f"{split_key(config, split)} = {split!r}: has classes that {config.train_split!r} "
+            f"has not ({', '.join(unknown[:5])}{', ...' if len(unknown) > 5 else ''}); expected "
+            "the same class folders or names in all splits"
+        )
+    return RelabelledReader(reader, names)

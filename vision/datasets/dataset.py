@@ -1,0 +1,167 @@
+"""From a draw to a tensor: open, decode, augment; and what happens to images that are broken."""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from vision.datasets.readers import Reader
+from vision.datasets.sampler import Draw
+from vision.datasets.seeding import preserved, seed_globals
+from vision.datasets.transforms import Transform
+
+# what Pillow raises for bytes that are no image, or only half of one
+_DECODE_ERRORS = (
+    OSError,  # UnidentifiedImageError, truncated files, files that are gone
+    SyntaxError,  # broken PNG
+    ValueError,
+    TypeError,
+    EOFError,
+    IndexError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+_MOST_IN_A_ROW = 1000  # unreadable images before the whole data set counts as unreadable
+
+
+class CorruptImageError(ValueError):
+    """An image that cannot be decoded; the message is one line with its path.
+
+    Takes the line alone, since the loader rebuilds the exceptions of its workers from a text.
+    """
+
+    @classmethod
+    def of(cls, path: str, reason: object) -> CorruptImageError:
+        """The error for one image."""
+        cause = " ".join(str(reason).split()) or type(reason).__name__
+        return cls(f"cannot read image {path}: {cause}; remove it or set data.on_corrupt=skip")
+
+
+def corrupt_line(error: CorruptImageError) -> str:
+    """The one line of the error, out of the traceback that a worker's error carries in its text."""
+    lines = re.findall(r"^(?:[\w.]*CorruptImageError: )?(cannot read .*)$", str(error), re.M)
+    return lines[-1] if lines else str(error)
+
+
+class Sample(NamedTuple):
+    """One image, or none (`image` is None) where it was left out."""
+
+    image: Tensor | None  # [C, H, W]
+    target: int
+    index: int
+    skipped: int  # unreadable images met on the way
+
+
+class Batch(NamedTuple):
+    """Images and classes of one batch, and how many images could not be read."""
+
+    images: Tensor  # [B, C, H, W] float32
+    targets: Tensor  # [B] int64
+    indices: Tensor  # [B] int64, position in the split
+    skipped: Tensor  # [] int64
+
+
+class ImageDataset(Dataset[Sample]):
+    """Decoded, augmented images. All random choices follow from (seed, epoch, index).
+
+    With on_corrupt "stop" an unreadable image raises `CorruptImageError`. With "skip" it is
+    replaced by the next readable one if `replace_corrupt` (training: batches stay full), else
+    left out (evaluation). A data set without any readable image raises in both cases.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        transform: Transform,
+        seed: int,
+        mode: Literal["L", "RGB"] = "RGB",
+        on_corrupt: Literal["stop", "skip"] = "stop",
+        replace_corrupt: bool = False,
+    ) -> None:
+        self.reader = reader
+        self.transform = transform
+        self.seed = seed
+        self.mode = mode
+        self.on_corrupt = on_corrupt
+        self.replace_corrupt = replace_corrupt
+        self._any_readable = False
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, draw: Draw) -> Sample:
+        return self.__getitems__([draw])[0]
+
+    def __getitems__(self, draws: Sequence[Draw]) -> list[Sample]:
+        """What the loader asks for: a batch, so that the global states are saved once for it."""
+        with preserved():  # timm's transforms draw from global generators
+            return [self._load(draw) for draw in draws]
+
+    def _load(self, draw: Draw) -> Sample:
+        index, skipped = draw.index, 0
+        try:
+            image, target = self._read(index)
+        except CorruptImageError as error:
+            if self.on_corrupt == "stop":
+                raise
+            if not self.replace_corrupt:
+                self._need_any_readable(index, error)
+                return Sample(None, -1, index, 1)
+            image, target, index, skipped = self._next_readable(index, error)
+        self._any_readable = True
+        seed_globals(self.seed, "image", draw.epoch, draw.index)
+        return Sample(self.transform(image), target, index, skipped)
+
+    def _read(self, index: int) -> tuple[Image.Image, int]:
+        try:
+            file, target = self.reader[index]
+            if isinstance(file, Image.Image):
+                return file.convert(self.mode), int(target)
+            with file, Image.open(file) as image:
+                return image.convert(self.mode), int(target)  # decodes all of it
+        except _DECODE_ERRORS as error:
+            raise CorruptImageError.of(self.reader.filename(index), error) from error
+
+    def _next_readable(
+        self, index: int, error: CorruptImageError
+    ) -> tuple[Image.Image, int, int, int]:
+        most = min(len(self), _MOST_IN_A_ROW)
+        for skipped in range(1, most):
+            other = (index + skipped) % len(self)
+            try:
+                return *self._read(other), other, skipped
+            except CorruptImageError:
+                continue
+        first = str(error).partition("; remove it")[0].removeprefix("cannot read image ")
+        raise CorruptImageError(
+            f"cannot read any of {most} images in a row, the first is {first}; check data.root "
+            "and the files"
+        )
+
+    def _need_any_readable(self, index: int, error: CorruptImageError) -> None:
+        if not self._any_readable:
+            self._next_readable(index, error)
+            self._any_readable = True
+
+
+def collate(samples: Sequence[Sample], shape: tuple[int, int, int]) -> Batch:
+    """Stack what could be read; `shape` [C, H, W] is that of a batch that lost all its images."""
+    kept = [sample for sample in samples if sample.image is not None]
+    # default_collate stacks into shared memory when it runs in a worker
+    images = default_collate([s.image for s in kept]) if kept else torch.empty(0, *shape)
+    return Batch(
+        images=images,
+        targets=torch.tensor([s.target for s in kept], dtype=torch.int64),
+        indices=torch.tensor([s.index for s in kept], dtype=torch.int64),
+        skipped=torch.tensor(sum(s.skipped for s in samples), dtype=torch.int64),
+    )

@@ -1,0 +1,122 @@
+"""Which image goes into which batch: a function of seed and progress, not of workers or ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import Sampler
+
+from vision.datasets.seeding import derive_seed
+
+
+class Draw(NamedTuple):
+    """One image to load: its index, and the epoch that its augmentation follows from."""
+
+    epoch: int
+    index: int
+
+
+class GlobalBatchSampler(Sampler[list[Draw]]):
+    """Batches of training draws that continue where the run stands.
+
+    Each epoch is a permutation of all images, cut into optimizer batches of `batch_size_total`
+    (an incomplete last one is left out); each of these into `accumulate` micro-batches, and each
+    of these into `world_size` slices. Batch s holds the same images for any such split.
+
+    `batches_done` tells how many micro-batches this rank has trained in the whole run; iterating
+    yields the rest of the epoch that it falls into, so nobody has to set an epoch.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size_total: int,
+        *,
+        seed: int,
+        batches_done: Callable[[], int],
+        rank: int = 0,
+        world_size: int = 1,
+        accumulate: int = 1,
+    ) -> None:
+        if length < batch_size_total:
+            raise ValueError(
+                f"trainer.batch_size_total = {batch_size_total}: the train split has only {length} "
+                f"images, not one full batch; set trainer.batch_size_total to {length} or less"
+            )
+        if batch_size_total % (world_size * accumulate):
+            raise ValueError(
+                f"trainer.batch_size_total = {batch_size_total}: does not divide into "
+                f"{world_size} devices x {accumulate} accumulated batches; see split_batch"
+            )
+        self.length = length
+        self.batch_size_total = batch_size_total
+        self.seed = seed
+        self.batches_done = batches_done
+        self.rank = rank
+        self.world_size = world_size
+        self.accumulate = accumulate
+
+    def __len__(self) -> int:
+        """Micro-batches per epoch and rank."""
+        return self.length // self.batch_size_total * self.accumulate
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        epoch, offset = divmod(self.batches_done(), len(self))
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
+        order = torch.randperm(self.length, generator=generator)  # [length]
+        size = self.batch_size_total // (self.world_size * self.accumulate)
+        for batch in range(offset, len(self)):
+            # (batch * world_size) counts slices of all ranks from the start of the epoch; as
+            # accumulate of these rows make one optimizer batch, the rows of it lie side by side
+            start = (batch * self.world_size + self.rank) * size
+            yield [Draw(epoch, index) for index in order[start : start + size].tolist()]
+
+
+class EvalSampler(Sampler[Draw]):
+    """Every index once over all ranks: rank r takes r, r + world_size, ... and nothing is padded.
+
+    Ranks may differ by one image, so what is gathered from them has to be sums, not means.
+    """
+
+    def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:
+        self.indices = range(rank, length, world_size)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[Draw]:
+        return (Draw(0, index) for index in self.indices)
+
+
+def split_batch(
+    batch_size_total: int,
+    batch_size_device: int | None = None,
+    world_size: int = 1,
+    multiple_of: int = 1,
+) -> tuple[int, int]:
+    """(micro-batch per device, accumulate): the fewest equal micro-batches that fit in memory.
+
+    batch_size_total = micro-batch * accumulate * world_size, and the micro-batch is at most
+    `batch_size_device` and a multiple of `multiple_of` (2 where mixup pairs images).
+    Raises ValueError where there is no such split.
+    """
+    unit = world_size * multiple_of
+    if batch_size_total % unit:
+        low = max(batch_size_total // unit, 1) * unit
+        even = f" in multiples of {multiple_of}" if multiple_of > 1 else ""
+        raise ValueError(
+            f"trainer.batch_size_total = {batch_size_total}: does not divide over {world_size} "
+            f"device(s){even}; nearest: {low} or {low + unit}"
+        )
+    per_device = batch_size_total // world_size
+    limit = per_device if batch_size_device is None else batch_size_device
+    for accumulate in range(1, per_device // multiple_of + 1):
+        micro, rest = divmod(per_device, accumulate)
+        if rest == 0 and micro <= limit and micro % multiple_of == 0:
+            return micro, accumulate
+    raise ValueError(
+        f"trainer.batch_size_device = {batch_size_device}: smaller than the least micro-batch, "
+        f"{multiple_of} image(s); set trainer.batch_size_device to {multiple_of} or more"
+    )

@@ -1,0 +1,101 @@
+"""Where the splits of a data set lie, and which names mean the same. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from vision.config.schema import DataConfig
+
+# the only place that knows synonyms; "test" is no validation split: taking one for the other
+# must be the user's decision
+_SYNONYMS = (
+    ("train", "training"),
+    ("validation", "val", "valid", "eval", "evaluation"),
+    ("test", "testing"),
+)
+
+
+def synonyms(split: str) -> tuple[str, ...]:
+    """`split` itself, then other names that mean it."""
+    for names in _SYNONYMS:
+        if split in names:
+            return (split, *(name for name in names if name != split))
+    return (split,)
+
+
+def canonical(split: str) -> str:
+    """ "val" -> "validation", "training" -> "train"; unknown names are returned as they are."""
+    return next((names[0] for names in _SYNONYMS if split in names), split)
+
+
+def split_key(config: DataConfig, split: str) -> str:
+    """The configuration key that holds `split`, for error messages."""
+    keys = ("train_split", "val_split", "test_split")
+    return next((f"data.{key}" for key in keys if getattr(config, key) == split), "split")
+
+
+def config_splits(config: DataConfig) -> tuple[str, ...]:
+    """The distinct splits that `config` names: train, validation and, where given, test."""
+    wanted = (config.train_split, config.val_split, config.test_split)
+    return tuple(dict.fromkeys(split for split in wanted if split is not None))
+
+
+def no_split(config: DataConfig, split: str, found: Iterable[str], expected: str) -> str:
+    """The error message for a split that is not there."""
+    key = split_key(config, split)
+    listed = ", ".join(found) or "none"
+    return (
+        f"{key} = {split!r}: no such split in {config.name}"
+        f"{f' at {config.root}' if config.root else ''} (found: {listed}); "
+        f"expected {expected}; set {key} to one that is there"
+    )
+
+
+def find_folder(config: DataConfig, split: str) -> Path:
+    """The sub-folder of `data.root` for `split`. Raises FileNotFoundError listing what is there."""
+    root = _root(config)
+    for name in synonyms(split):
+        if (root / name).is_dir():
+            return root / name
+    found = sorted(path.name for path in root.iterdir() if path.is_dir())
+    expected = f"a folder {' or '.join(synonyms(split))} with one sub-folder per class"
+    raise FileNotFoundError(no_split(config, split, found, expected))
+
+
+def find_tar(config: DataConfig, split: str) -> Path:
+    """`root` if that is a .tar, else root/SPLIT.tar or a folder root/SPLIT of tar files."""
+    root = _root(config)
+    if root.is_file():
+        return root
+    for name in synonyms(split):
+        if (root / f"{name}.tar").is_file():
+            return root / f"{name}.tar"
+        if any((root / name).glob("*.tar")):
+            return root / name
+    found = sorted(path.name for path in root.iterdir() if path.is_dir() or path.suffix == ".tar")
+    expected = f"{split}.tar or a folder {split} with one tar per class"
+    raise FileNotFoundError(no_split(config, split, found, expected))
+
+
+def find_shards(config: DataConfig, split: str) -> list[Path]:
+    """WebDataset shards: root/SPLIT/*.tar, else root/*SPLIT-*.tar; sorted by name."""
+    root = _root(config)
+    shards: list[Path] = []
+    for name in synonyms(split):
+        # "train" in train-0000.tar and imagenet1k-train-0000.tar, not in pretrain-0000.tar
+        word = re.compile(rf"(^|[-_.]){re.escape(name)}[-_.]")
+        shards = sorted((root / name).glob("*.tar")) or sorted(
+            path for path in root.glob("*.tar") if word.search(path.name)
+        )
+        if shards:
+            return shards
+    found = sorted(path.name for path in root.iterdir() if path.is_dir() or path.suffix == ".tar")
+    expected = f"shards {split}/*.tar or {split}-*.tar"
+    raise FileNotFoundError(no_split(config, split, found[:10], expected))
+
+
+def _root(config: DataConfig) -> Path:
+    assert config.root is not None, "check_data comes first"
+    return Path(config.root).expanduser()

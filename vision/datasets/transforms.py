@@ -1,0 +1,77 @@
+"""timm's training and evaluation transforms, from a `DataConfig`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from PIL import Image
+from timm.data import auto_augment, create_transform
+from torch import Tensor
+
+from vision.config.schema import DataConfig
+
+Transform = Callable[[Image.Image], Tensor]
+
+
+def train_transform(config: DataConfig) -> Transform:
+    """Random crop, flip, colour, erasing: PIL image to normalized float32 [C, H, W].
+
+    Draws from the global generators of random, numpy and torch. Raises ValueError where timm
+    does not know `data.augment.auto_augment`.
+    """
+    augment = config.augment
+    try:
+        transform = create_transform(
+            (config.in_chans, config.img_size, config.img_size),
+            is_training=True,
+            scale=tuple(augment.scale),
+            ratio=tuple(augment.ratio),
+            hflip=augment.hflip,
+            color_jitter=augment.color_jitter or None,
+            auto_augment=augment.auto_augment,
+            interpolation=config.interpolation,
+            mean=tuple(config.mean),
+            std=tuple(config.std),
+            re_prob=augment.re_prob,
+            re_mode=augment.re_mode,
+            re_count=augment.re_count,
+        )
+    except (AssertionError, KeyError, ValueError, IndexError) as error:
+        # the other arguments were checked when the configuration was loaded
+        raise ValueError(
+            f"data.augment.auto_augment = {augment.auto_augment!r}: timm cannot read it ({error}); "
+            "expected e.g. rand-m9-mstd0.5-inc1, augmix-m3-w3, original, v0, 3a, or null"
+        ) from error
+    for operation in _operations(transform):
+        if operation.aug_fn is auto_augment.posterize:
+            operation.aug_fn = posterize
+    return transform
+
+
+def eval_transform(config: DataConfig) -> Transform:
+    """Resize and centre crop: PIL image to normalized float32 [C, H, W]."""
+    # as timm does where it cannot draw one: "random" stands for bilinear or bicubic
+    interpolation = "bilinear" if config.interpolation == "random" else config.interpolation
+    return create_transform(
+        (config.in_chans, config.img_size, config.img_size),
+        is_training=False,
+        crop_pct=config.crop_pct,
+        interpolation=interpolation,
+        mean=tuple(config.mean),
+        std=tuple(config.std),
+    )
+
+
+def posterize(image: Image.Image, bits_to_keep: int, **kwargs: object) -> Image.Image:
+    """timm's posterize, black for 0 bits: newer Pillow raises there, and the usual recipes
+    (rand-m9-mstd0.5-inc1) reach 0 in one image of several hundred."""
+    if bits_to_keep <= 0:
+        return Image.new(image.mode, image.size)
+    return auto_augment.posterize(image, bits_to_keep, **kwargs)
+
+
+def _operations(transform: Transform) -> Iterator[auto_augment.AugmentOp]:
+    for step in getattr(transform, "transforms", []):
+        yield from getattr(step, "ops", [])  # RandAugment, AugMix
+        for policy in getattr(step, "policy", []):  # AutoAugment
+            yield from policy

@@ -1,0 +1,209 @@
+"""A trained classifier on a data set: accuracy, loss, confusion matrix, throughput."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from rich.progress import track
+from timm.data import resolve_model_data_config
+from torch import nn
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from vision.config import Config, ConfigError, load_config
+from vision.config.load import Source
+from vision.datasets.check import check_data
+from vision.datasets.datamodule import ImageDataModule
+from vision.metrics.classification import ClassificationMetrics
+from vision.models.classifier import count_parameters, create_classifier
+from vision.models.export import export_model
+from vision.models.weights import find_checkpoint, load_strict, read_checkpoint, state_dict_of
+from vision.norms.registry import load_norm_module
+from vision.plots import plot_confusion
+from vision.run import write_json
+
+# where the images are; how they are prepared belongs to the model
+_DATA_SOURCE = "name root train_split val_split test_split download num_workers on_corrupt".split()
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model in eval mode with the configuration that it was trained by."""
+
+    model: nn.Module
+    config: Config
+    class_names: list[str]
+    source: str
+
+
+def load_classifier(path: str | Path, which: str = "last", ema: bool = False) -> Classifier:
+    """The classifier of a run directory (`which`: "last" or "best") or of its .ckpt file.
+
+    Raises FileNotFoundError or ValueError with the reason.
+    """
+    file = find_checkpoint(path, which)
+    content = read_checkpoint(file)
+    if "vision" not in content:
+        raise ValueError(f"{file}: not a checkpoint of this project: it records no configuration")
+    record = content["vision"]
+    config = load_config([], (), [Source(str(file), record["config"], {})]).config
+    if config.norm.module is not None:
+        load_norm_module(config.norm.module)
+    model, _ = create_classifier(config, len(record["class_names"]))
+    load_strict(model, state_dict_of(content, ema), str(file))
+    return Classifier(model.eval(), config, list(record["class_names"]), str(file))
+
+
+def load_timm(name: str, weights: str) -> Classifier:
+    """A timm model by name with weights from a local file; preprocessing as timm says."""
+    if not timm.is_model(name.split(".")[0]):
+        raise ValueError(f"{name}: neither a run, nor a checkpoint, nor a timm model")
+    state = state_dict_of(read_checkpoint(find_checkpoint(weights)))
+    pretrained = timm.get_pretrained_cfg(name)
+    head = f"{pretrained.classifier}.weight" if pretrained else "head.weight"
+    if head not in state:
+        raise ValueError(f"{weights}: has no {head}: not a classifier of {name}")
+    model = timm.create_model(name, num_classes=len(state[head]))
+    load_strict(model, state, weights)
+    settings = resolve_model_data_config(model)
+    config = Config(name=name.replace("/", "_"))
+    config.model.name = name
+    config.data = dataclasses.replace(
+        config.data,
+        img_size=settings["input_size"][-1],
+        in_chans=settings["input_size"][0],
+        mean=list(settings["mean"]),
+        std=list(settings["std"]),
+        interpolation=settings["interpolation"],
+        crop_pct=settings["crop_pct"],
+    )
+    return Classifier(model.eval(), config, [], weights)
+
+
+def with_data(classifier: Classifier, files: Sequence[str], overrides: Sequence[str]) -> Classifier:
+    """The same classifier, pointed at the data set of the overlay `files` and `overrides`.
+
+    Only where the images come from is taken from a file: size, channels, mean, std and crop stay
+    those that the model was trained with, unless an override names them.
+    """
+    data = dataclasses.asdict(classifier.config.data)
+    if files:
+        given = dataclasses.asdict(load_config(files).config.data)
+        data.update({key: given[key] for key in _DATA_SOURCE})
+    start = Source(classifier.source, {"data": data}, {})
+    loaded = load_config([], overrides, [start])
+    try:
+        check_data(loaded.config.data)
+    except (ValueError, FileNotFoundError) as error:
+        raise loaded.locate(error) from None
+    config = dataclasses.replace(classifier.config, data=loaded.config.data)
+    return dataclasses.replace(classifier, config=config)
+
+
+@torch.inference_mode()
+def evaluate(classifier: Classifier, split: str, batch_size: int) -> dict[str, Any]:
+    """Judge `classifier` on "validation" or "test"; device: the accelerator where there is one.
+
+    Returns `split`, `images`, `skipped`, `top1`, `top5` (percent), `loss`, `images_per_sec` (the
+    model's forward passes alone), `parameters`, `confusion` (counts [true, predicted]) and
+    `class_names`.
+    """
+    data = ImageDataModule(classifier.config.data, seed=0, batch_size_total=batch_size)
+    data.setup("validate" if split == "validation" else "test")
+    if classifier.class_names and data.num_classes != len(classifier.class_names):
+        raise ValueError(
+            f"data.name = {classifier.config.data.name}: has {data.num_classes} classes, the model "
+            f"{len(classifier.class_names)}"
+        )
+    names = classifier.class_names or data.class_names
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    model = classifier.model.to(device)
+    metrics = ClassificationMetrics(len(names)).to(device)
+    confusion = MulticlassConfusionMatrix(len(names)).to(device)
+    loader = data.val_dataloader() if split == "validation" else data.test_dataloader()
+    images, skipped, seconds, timed = 0, 0, 0.0, 0
+    for index, batch in enumerate(track(loader, description=f"{split:>10}")):
+        skipped += int(batch.skipped)
+        if len(batch.targets) == 0:
+            continue
+        targets = batch.targets.to(device)
+        inputs = batch.images.to(device)
+        start = time.perf_counter()
+        logits = model(inputs)
+        _synchronize(device)
+        if index > 0 or len(loader) == 1:  # the first batch holds the warm-up
+            seconds += time.perf_counter() - start
+            timed += len(targets)
+        metrics.update(logits, targets)
+        confusion.update(logits, targets)
+        images += len(targets)
+    if images == 0:
+        raise ValueError(f"data.{split[:4].rstrip('i')}_split: no image could be read")
+    return {
+        "split": split,
+        "images": images,
+        "skipped": skipped,
+        **{name: float(value) for name, value in metrics.compute().items()},
+        "images_per_sec": timed / seconds,
+        "parameters": count_parameters(model),
+        "confusion": confusion.compute().cpu().tolist(),
+        "class_names": names,
+    }
+
+
+def judge(
+    model: str,
+    files: Sequence[str],
+    overrides: Sequence[str],
+    weights: str | None,
+    checkpoint: str,
+    ema: bool,
+    split: str,
+    batch_size: int,
+    output: str | None,
+    export: str | None,
+) -> None:
+    """What `tools/evaluate.py` does: load, then export or judge, print and write.
+
+    Raises ConfigError for whatever the person asking can mend.
+    """
+    try:
+        if weights is not None:
+            classifier = load_timm(model, weights)
+        else:
+            classifier = load_classifier(model, checkpoint, ema)
+        classifier = with_data(classifier, files, overrides)
+        if export is not None:
+            export_model(classifier.model, classifier.config, Path(export), classifier.class_names)
+            print(f"exported {classifier.source} to {export}")
+            return
+        figures = evaluate(classifier, split, batch_size)
+    except (ValueError, FileNotFoundError) as error:
+        raise ConfigError(str(error)) from error
+    folder = Path(output) if output else Path(classifier.source).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f"evaluate_{split}"
+    write_json(folder / f"{stem}.json", {"source": classifier.source, "ema": ema, **figures})
+    picture = folder / "confusion.png"
+    title = f"{Path(classifier.source).parent.name}: {split}, top-1 {figures['top1']:.2f} %"
+    plot_confusion(np.array(figures["confusion"]), figures["class_names"], picture, title)
+    for key in ("images", "skipped", "top1", "top5", "loss", "images_per_sec", "parameters"):
+        if key in figures:
+            print(
+                f"{key:<16} {figures[key]:,.4g}"
+                if key != "parameters"
+                else f"{key:<16} {figures[key]:,}"
+            )
+    print(f"written          {folder / stem}.json, {picture}")
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize()

@@ -1,0 +1,48 @@
+"""Accuracy and loss over a data set, each sample counted once however it was batched."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+
+class ClassificationMetrics(nn.Module):
+    """Top-1, top-5 (where there are more than five classes) and mean cross-entropy.
+
+    Sums are kept per process and synchronised by torchmetrics in `compute`, so uneven batches and
+    uneven shares of the processes weigh as they should.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.top1 = MulticlassAccuracy(num_classes, average="micro")
+        self.top5 = (
+            MulticlassAccuracy(num_classes, top_k=5, average="micro") if num_classes > 5 else None
+        )
+        self.loss = MeanMetric()
+
+    @torch.no_grad()
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        """Add logits [B, num_classes] and class indices [B]; B may be 0."""
+        if len(targets) == 0:
+            return
+        logits = logits.float()
+        self.top1.update(logits, targets)
+        if self.top5 is not None:
+            self.top5.update(logits, targets)
+        self.loss.update(F.cross_entropy(logits, targets, reduction="none"))
+
+    def compute(self) -> dict[str, Tensor]:
+        """`top1` and `top5` in percent, `loss` in nats; scalars over all processes."""
+        values = {"top1": 100 * self.top1.compute(), "loss": self.loss.compute()}
+        if self.top5 is not None:
+            values["top5"] = 100 * self.top5.compute()
+        return values
+
+    def reset(self) -> None:
+        """Forget everything."""
+        for metric in self.children():
+            metric.reset()

@@ -1,0 +1,54 @@
+"""Dynamic erf (2025, https://arxiv.org/abs/2512.10938, equation 10)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vision.norms.base import Norm, fill, scale_and_shift
+from vision.norms.registry import register_norm
+
+
+@register_norm("derf")
+class Derf(Norm):
+    """y = w·erf(a·x + s) + b, elementwise, with two learned scalars a and s per layer.
+
+    The formula is the paper's; its start values of a and s are recalled, not checked: set
+    `alpha_init` and `shift_init` if they matter.
+
+    Args:
+        dim: Number of channels.
+        alpha_init: Start value of a, `alpha` `[1]`.
+        shift_init: Start value of s, `shift` `[1]`.
+        affine: Learn `weight` `[dim]`, from 1, and `bias` `[dim]`, from 0; the scalars are always
+            there.
+        channels_first: Channels are on axis 1 instead of the last.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        alpha_init: float = 0.5,
+        shift_init: float = 0.0,
+        affine: bool = True,
+        channels_first: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(dim, affine=affine, channels_first=channels_first)
+        self.alpha_init = alpha_init
+        self.shift_init = shift_init
+        self.alpha = self.vector(1, device, dtype)
+        self.shift = self.vector(1, device, dtype)
+        self.weight = self.vector(dim, device, dtype) if affine else None
+        self.bias = self.vector(dim, device, dtype) if affine else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        fill([(self.alpha, self.alpha_init), (self.shift, self.shift_init)])
+        fill([(self.weight, 1.0), (self.bias, 0.0)])
+
+    def normalize(self, x: Tensor) -> Tensor:
+        y = torch.erf(self.alpha.to(x.dtype) * x + self.shift.to(x.dtype))
+        return scale_and_shift(y, self.weight, self.bias)

@@ -1,0 +1,55 @@
+"""Dynamic inverse square root unit (2025, https://arxiv.org/abs/2503.21708)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vision.norms.base import Norm, fill, scale_and_shift
+from vision.norms.registry import register_norm
+
+
+@register_norm("dyisru")
+class DyISRU(Norm):
+    """y = w·x/sqrt(x² + C) + b, elementwise, with one learned scalar C > 0 per layer.
+
+    C = c², and c is what is learned, so C cannot turn negative. The formula is recalled from the
+    paper, not checked against it; the parametrisation by c and its start value 2, which gives the
+    slope 0.5 at 0 that DyT starts with, are ours.
+
+    Args:
+        dim: Number of channels.
+        c_init: Start value of c, `c` `[1]`; not 0.
+        affine: Learn `weight` `[dim]`, from 1, and `bias` `[dim]`, from 0; `c` is always there.
+        channels_first: Channels are on axis 1 instead of the last.
+
+    Raises:
+        ValueError: `c_init` is 0.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        c_init: float = 2.0,
+        affine: bool = True,
+        channels_first: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(dim, affine=affine, channels_first=channels_first)
+        if c_init == 0:
+            raise ValueError("c_init must not be 0: y would be the sign of x; try 2")
+        self.c_init = c_init
+        self.c = self.vector(1, device, dtype)
+        self.weight = self.vector(dim, device, dtype) if affine else None
+        self.bias = self.vector(dim, device, dtype) if affine else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        fill([(self.c, self.c_init), (self.weight, 1.0), (self.bias, 0.0)])
+
+    def normalize(self, x: Tensor) -> Tensor:
+        # hypot, because x² overflows long before x does
+        y = x / torch.hypot(x, self.c.to(x.dtype))
+        return scale_and_shift(y, self.weight, self.bias)

@@ -1,0 +1,47 @@
+"""Dynamic Tanh (Zhu et al. 2025, Transformers without Normalization, https://arxiv.org/abs/2503.10622)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vision.norms.base import Norm, fill, scale_and_shift
+from vision.norms.registry import register_norm
+
+
+@register_norm("dyt")
+class DyT(Norm):
+    """y = w·tanh(a·x) + b, elementwise, with one learned scalar a per layer.
+
+    Start values are those of the authors' code.
+
+    Args:
+        dim: Number of channels.
+        alpha_init: Start value of a, `alpha` `[1]`.
+        affine: Learn `weight` `[dim]`, from 1, and `bias` `[dim]`, from 0; `alpha` is always there.
+        channels_first: Channels are on axis 1 instead of the last.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        alpha_init: float = 0.5,
+        affine: bool = True,
+        channels_first: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(dim, affine=affine, channels_first=channels_first)
+        self.alpha_init = alpha_init
+        self.alpha = self.vector(1, device, dtype)
+        self.weight = self.vector(dim, device, dtype) if affine else None
+        self.bias = self.vector(dim, device, dtype) if affine else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        fill([(self.alpha, self.alpha_init), (self.weight, 1.0), (self.bias, 0.0)])
+
+    def normalize(self, x: Tensor) -> Tensor:
+        y = torch.tanh(self.alpha.to(x.dtype) * x)
+        return scale_and_shift(y, self.weight, self.bias)

@@ -1,0 +1,127 @@
+"""Self-rescaled dynamic normalization (SeeDNorm, 2025, https://arxiv.org/abs/2510.22777)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vision.norms.base import Norm, cast, check_eps, fill
+from vision.norms.registry import register_norm
+from vision.norms.rmsnorm import divide_by_rms
+
+
+def seednorm(
+    x: Tensor,
+    alpha: Tensor,
+    beta: Tensor,
+    gamma: Tensor | None,
+    num_heads: int = 1,
+    eps: float = 1e-6,
+    dropout: float = 0.0,
+    training: bool = False,
+) -> Tensor:
+    """[tanh(x·β)·α + γ] ⊙ x/RMS(x): the formula that every faster form is tested against.
+
+    Args:
+        x: `[..., D]`, float32 or float64.
+        alpha: `[D]`, x's dtype.
+        beta: `[D]`, x's dtype.
+        gamma: `[D]`, x's dtype; None stands for ones.
+        num_heads: Parts of equal size into which x, β and α are cut; each part has a tanh value
+            of its own. The mean square runs over all of D.
+        eps: Added to the mean square.
+        dropout: Probability to set a tanh value to 0 while training.
+        training: Whether dropout acts.
+
+    Returns:
+        `[..., D]`, x's dtype.
+    """
+    heads = (num_heads, x.shape[-1] // num_heads)
+    # product and sum, not a matmul: autocast would take a matmul to half precision
+    dot = (x * beta).unflatten(-1, heads).sum(-1, keepdim=True)  # [..., H, 1]
+    dynamic = F.dropout(torch.tanh(dot), dropout, training)
+    scale = (dynamic * alpha.unflatten(-1, heads)).flatten(-2)  # [..., D]
+    scale = scale + (1 if gamma is None else gamma)
+    return scale * divide_by_rms(x, eps)
+
+
+@register_norm("seednorm")
+class SeeDNorm(Norm):
+    """y = [tanh(x·β)·α + γ] ⊙ x/RMS(x): RMSNorm whose scale depends on the token's own size.
+
+    With β = 0 it starts as RMSNorm. β's gradient is proportional to α and α's to tanh(x·β), so
+    the two wake up together. The scale stays within γ ± |α|. The formula is the paper's; start
+    values, the decay rule (α and β decay, γ does not) and the details of the multi-head form are
+    recalled, not checked.
+
+    Args:
+        dim: Number of channels.
+        num_heads: Heads of the multi-head form, which the paper proposes for stability; must
+            divide `dim`. Parameters have shape `[dim]` for any number.
+        alpha_init: Start value of `alpha` `[dim]`; not 0. `beta` `[dim]` starts at 0.
+        eps: Added to the mean square.
+        dropout: Probability to drop a token's (head's) dynamic coefficient while training.
+        affine: Learn `gamma` `[dim]`, from 1; otherwise it is 1. `alpha` and `beta`, the dynamic
+            part, are always there.
+        channels_first: Normalize axis 1 instead of the last.
+
+    Raises:
+        ValueError: `num_heads` does not divide `dim`, or an option is out of its range.
+    """
+
+    decayed = frozenset({"alpha", "beta"})
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_heads: int = 1,
+        alpha_init: float = 1.0,
+        eps: float = 1e-6,
+        dropout: float = 0.0,
+        affine: bool = True,
+        channels_first: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(dim, affine=affine, channels_first=channels_first)
+        if not isinstance(num_heads, int) or num_heads < 1 or dim % num_heads:
+            divisors = [n for n in range(1, min(dim, 64) + 1) if dim % n == 0]
+            raise ValueError(f"num_heads={num_heads} does not divide dim={dim}; try {divisors}")
+        if alpha_init == 0:
+            raise ValueError(
+                "alpha_init=0 would never train: beta starts at 0, so alpha and beta would both "
+                "have zero gradient forever; use 1"
+            )
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, got {dropout!r}")
+        self.num_heads = num_heads
+        self.alpha_init = alpha_init
+        self.eps = check_eps(eps)
+        self.dropout = dropout
+        self.alpha = self.vector(dim, device, dtype)
+        self.beta = self.vector(dim, device, dtype)
+        self.gamma = self.vector(dim, device, dtype) if affine else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        fill([(self.alpha, self.alpha_init), (self.beta, 0.0), (self.gamma, 1.0)])
+
+    def normalize(self, x: Tensor) -> Tensor:
+        return seednorm(
+            x,
+            self.alpha.to(x.dtype),
+            self.beta.to(x.dtype),
+            cast(self.gamma, x),
+            self.num_heads,
+            self.eps,
+            self.dropout,
+            self.training,
+        )
+
+    def shown_options(self) -> dict[str, Any]:
+        shown = {"num_heads": self.num_heads, "eps": self.eps, "dropout": self.dropout}
+        return {key: value for key, value in shown.items() if (key, value) != ("dropout", 0.0)}

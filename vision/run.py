@@ -1,0 +1,105 @@
+"""Run directories: `output_dir/name` and what lies in it.
+
+config.yaml        the resolved configuration
+environment.json   versions, git commit, device, command line; one entry per start
+metrics.csv        one row per logged step;  tensorboard/  the same for TensorBoard
+last.ckpt          everything for an exact resume;  best.ckpt  weights of the best validation
+curves.png         loss and accuracy;  summary.json  final figures, written at the very end
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from vision.config import Config, load_config, save_config
+from vision.config.load import leaf_keys
+
+# may differ between a run and its resumption: none of them changes what is computed
+_FREE_KEYS = {
+    "output_dir",
+    "data.root",
+    "data.download",
+    "data.num_workers",
+    "trainer.accelerator",
+    "trainer.checkpoint_every_n_steps",
+    "trainer.progress_bar",
+    "trainer.loggers",
+}
+
+
+def run_directory(config: Config) -> Path:
+    """Where the run of `config` lives."""
+    return Path(config.output_dir) / config.name
+
+
+def check_run(config: Config, resume: bool) -> None:
+    """Raise ValueError if the run cannot be started (or continued) without harm to what is there.
+
+    It cannot if the directory holds a run and `resume` is false, or if the saved configuration
+    differs in a key that changes results. Only the first process of a run looks: the others find
+    the directory that it made. Imports no torch.
+    """
+    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    if any(os.environ.get(name, "0") != "0" for name in ranks):
+        return
+    folder = run_directory(config)
+    saved = folder / "config.yaml"
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"name = {config.name}: {folder} is a file, expected a folder")
+    if saved.exists() and not resume:
+        raise ValueError(
+            f"name = {config.name}: {folder} holds a run already and is not overwritten; "
+            "continue it with --resume, or choose another name=..."
+        )
+    if saved.exists():
+        _reject_changes(load_config([saved]).config, config, folder)
+
+
+def open_run(config: Config) -> tuple[Path, Path | None]:
+    """Make or reopen the run directory; returns it and the checkpoint to resume from.
+
+    A directory whose run was stopped before its first checkpoint starts anew.
+    """
+    folder = run_directory(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_config(config, folder / "config.yaml")
+    last = folder / "last.ckpt"
+    return folder, last if last.exists() else None
+
+
+def record_start(folder: Path, record: dict[str, Any], resumed_from: int | None) -> None:
+    """Append one start to `environment.json`."""
+    path = folder / "environment.json"
+    starts = json.loads(path.read_text()) if path.exists() else []
+    starts.append({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **record})
+    starts[-1]["resumed_from_step"] = resumed_from
+    write_json(path, starts)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` under a temporary name, then rename."""
+    temporary = path.with_suffix(path.suffix + ".tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """`summary.json` of a finished run, None where it has not finished."""
+    path = folder / "summary.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _reject_changes(saved: Config, given: Config, folder: Path) -> None:
+    for key in leaf_keys(Config):
+        old, new = (functools.reduce(getattr, key.split("."), c) for c in (saved, given))
+        if key not in _FREE_KEYS and not dataclasses.is_dataclass(old) and old != new:
+            raise ValueError(
+                f"{key} = {new!r}: the run in {folder} has {old!r}; resume it with the same "
+                f"configuration ({folder / 'config.yaml'}), or choose another name=..."
+            )

@@ -1,0 +1,85 @@
+"""Parameter groups, optimizer and schedule from a config, through timm's factories."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.optim import (
+    create_optimizer_v2,
+    list_optimizers,
+    param_groups_layer_decay,
+    param_groups_weight_decay,
+)
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
+from torch import nn
+
+from vision.config.load import nearest
+from vision.config.schema import OptimConfig
+from vision.norms import decayed_parameters, norm_parameters
+
+
+def parameter_groups(
+    model: nn.Module, weight_decay: float, layer_decay: float | None
+) -> list[dict[str, Any]]:
+    """timm's groups (biases, vectors and `model.no_weight_decay()` undecayed), norms by registry.
+
+    timm leaves every vector undecayed; a norm of the registry says itself which of its parameters
+    take weight decay (SeeDNorm: alpha and beta), so those move to a decayed group of the same layer
+    scale, and its others are kept out whatever their shape.
+    """
+    declared = getattr(model, "no_weight_decay", None)
+    undecayed = norm_parameters(model) | set(declared() if declared else ())
+    if layer_decay is not None:
+        groups = param_groups_layer_decay(
+            model, weight_decay, no_weight_decay_list=undecayed, layer_decay=layer_decay
+        )
+    else:
+        groups = param_groups_weight_decay(model, weight_decay, no_weight_decay_list=undecayed)
+    named = dict(model.named_parameters())
+    decayed = {id(named[name]) for name in decayed_parameters(model)}
+    result = []
+    for group in groups:
+        moved = [p for p in group["params"] if id(p) in decayed]
+        kept = [p for p in group["params"] if id(p) not in decayed]
+        if kept:
+            result.append({**group, "params": kept})
+        if moved:
+            result.append({**group, "params": moved, "weight_decay": weight_decay})
+    return result
+
+
+def create_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """The optimizer named by `config.opt`. Raises ValueError for a name unknown to timm."""
+    if config.opt not in list_optimizers():
+        raise ValueError(
+            f"optim.opt = {config.opt!r}: timm has none; {nearest(config.opt, list_optimizers())}"
+        )
+    groups = parameter_groups(model, config.weight_decay, config.layer_decay)
+    options: dict[str, Any] = {"momentum": config.momentum}
+    if "adam" in config.opt or "lion" in config.opt or "lamb" in config.opt:
+        options = {"betas": tuple(config.betas), "eps": config.eps}
+        if "lion" in config.opt:
+            del options["eps"]
+    return create_optimizer_v2(
+        groups, opt=config.opt, lr=config.lr, weight_decay=config.weight_decay, **options
+    )
+
+
+def create_schedule(
+    optimizer: torch.optim.Optimizer, config: OptimConfig, epochs: int, updates_per_epoch: int
+) -> Scheduler:
+    """Linear warm-up, then cosine (or constant) over the remaining epochs, per optimizer step."""
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        sched=config.sched,
+        num_epochs=epochs - config.warmup_epochs,
+        warmup_epochs=config.warmup_epochs,
+        warmup_lr=config.warmup_lr,
+        warmup_prefix=True,
+        min_lr=config.min_lr,
+        step_on_epochs=False,
+        updates_per_epoch=updates_per_epoch,
+    )
+    return scheduler

@@ -1,0 +1,191 @@
+"""Config in, run directory out: the only place where data, task, callbacks and loggers meet."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar, Timer
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from vision.callbacks.checkpoint import LastCheckpoint
+from vision.callbacks.metrics_csv import MetricsCSV
+from vision.callbacks.progress import EpochLine, Throughput
+from vision.callbacks.seeding import StepSeeding
+from vision.config import Config
+from vision.datasets.datamodule import ImageDataModule
+from vision.datasets.sampler import split_batch
+from vision.environment import environment_record
+from vision.models.classifier import count_parameters
+from vision.models.weights import initialize_from, read_checkpoint
+from vision.norms.registry import load_norm_module
+from vision.plots import plot_curves
+from vision.run import check_run, open_run, read_summary, record_start, write_json
+from vision.tasks.classify import ClassifyTask
+
+
+def train(config: Config, resume: bool = False) -> dict[str, Any]:
+    """Run `config` to its end and return its summary (also in `summary.json`).
+
+    Raises ValueError or FileNotFoundError, before anything long starts, for what cannot be run.
+    """
+    _quiet_libraries()
+    check_run(config, resume)
+    multiple = 2 if config.mix.mixup or config.mix.cutmix else 1  # they pair images
+    options = config.trainer
+    _, accumulate = split_batch(
+        options.batch_size_total,
+        options.batch_size_device,
+        options.devices * options.num_nodes,
+        multiple,
+    )
+    data = ImageDataModule(
+        config.data,
+        seed=config.seed,
+        batch_size_total=options.batch_size_total,
+        batch_size_device=options.batch_size_device,
+        batch_multiple=multiple,
+    )
+    data.setup("fit")
+    if config.norm.module is not None:
+        load_norm_module(config.norm.module)
+    pl.seed_everything(config.seed, verbose=False)
+    task = ClassifyTask(config, data.class_names)
+    if config.model.init_from is not None:
+        print(initialize_from(task.model, config.model.init_from))
+        if task.ema is not None:
+            task.ema.set(task.model)
+    folder, checkpoint = open_run(config)
+    finished = read_summary(folder)
+    if finished is not None:
+        _say(f"{folder} has finished already: nothing to do")
+        return finished
+    step = read_checkpoint(checkpoint)["global_step"] if checkpoint else None
+    timer = Timer()
+    trainer = make_trainer(config, folder, timer, accumulate, resume_step=step)
+    _say(f"data    {data.describe()}")
+    _say(f"model   {config.model.name}, {count_parameters(task.model):,} parameters")
+    _say(f"norm    {config.norm.name}: {task.conversion}")
+    _say(f"run     {folder}, precision {trainer.precision}, seed {config.seed}")
+    if step is not None:
+        _say(f"resume  from step {step}")
+    if trainer.is_global_zero:
+        record_start(folder, environment_record(), step)
+    trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    trainer.test(task, datamodule=data, verbose=False)
+    summary = {
+        "task": config.task,
+        "name": config.name,
+        "norm": config.norm.name,
+        "metrics": {k: float(v) for k, v in trainer.callback_metrics.items()},
+        "seed": config.seed,
+        "parameters": count_parameters(task.model),
+        "wall_seconds": round(timer.time_elapsed("train"), 1),
+        "steps": trainer.global_step,
+    }
+    if trainer.is_global_zero:
+        plot_curves(folder / "metrics.csv", folder / "curves.png", config.name)
+        write_json(folder / "summary.json", summary)
+    return summary
+
+
+def make_trainer(
+    config: Config, folder: Path, timer: Timer, accumulate: int, resume_step: int | None
+) -> pl.Trainer:
+    """Lightning's Trainer with this project's callbacks, writing into `folder`."""
+    options = config.trainer
+    best = ModelCheckpoint(
+        dirpath=folder,
+        filename="best",
+        monitor="val/top1",
+        mode="max",
+        save_weights_only=True,
+        enable_version_counter=False,
+    )
+    callbacks: list[pl.Callback] = [
+        StepSeeding(config.seed),
+        Throughput(options.log_every_n_steps),
+        timer,
+        EpochLine(),
+        best,
+        LastCheckpoint(folder / "last.ckpt", options.checkpoint_every_n_steps),
+    ]
+    if options.progress_bar:
+        callbacks.append(RichProgressBar())
+    return pl.Trainer(
+        default_root_dir=folder,
+        accelerator=options.accelerator,
+        devices=options.devices,
+        num_nodes=options.num_nodes,
+        strategy=options.strategy,
+        precision=resolve_precision(options.precision),  # type: ignore[arg-type]
+        max_epochs=options.epochs,
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=config.optim.clip_grad,
+        check_val_every_n_epoch=options.val_every_n_epochs,
+        log_every_n_steps=options.log_every_n_steps,
+        logger=_loggers(config, folder, resume_step),
+        callbacks=callbacks,
+        enable_progress_bar=options.progress_bar,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+
+
+def resolve_precision(precision: str) -> str:
+    """`auto`: bf16 autocast where CUDA has it in hardware, float32 elsewhere."""
+    if precision != "auto":
+        return precision
+    fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if fast else "32-true"
+
+
+def _loggers(config: Config, folder: Path, resume_step: int | None) -> list[Logger]:
+    purge = None if resume_step is None else resume_step + 1
+    loggers: list[Logger] = [
+        MetricsCSV(folder / "metrics.csv", resume_step),
+        TensorBoardLogger(folder, name="tensorboard", version="", purge_step=purge),
+    ]
+    for entry in config.trainer.loggers:
+        loggers.append(_user_logger(dict(entry)))
+    return loggers
+
+
+def _user_logger(entry: dict[str, Any]) -> Logger:
+    path = str(entry.pop("class", ""))
+    module, _, name = path.rpartition(".")
+    try:
+        cls = getattr(__import__(module, fromlist=[name]), name)
+        return cls(**entry)
+    except (ImportError, AttributeError, ValueError, TypeError, ModuleNotFoundError) as error:
+        raise ValueError(
+            f"trainer.loggers = {path!r}: cannot be made ({error}); expected `class:` with the "
+            "path of a Lightning logger, and its arguments"
+        ) from error
+
+
+@rank_zero_only
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _quiet_libraries() -> None:
+    """Silence what is expected here, so that what is printed means something."""
+    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for expected in (
+        ".*does not have many workers.*",  # workers do not pay off on small images
+        ".*your dataloader is not resumable.*",  # its sampler asks the trainer where it was
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*smaller than the logging interval.*",
+        ".*in eval mode at the start of training.*",  # the average of the weights is, on purpose
+    ):
+        warnings.filterwarnings("ignore", expected)
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")
