@@ -123,7 +123,7 @@ def evaluate(classifier: Classifier, split: str, batch_size: int) -> dict[str, A
             f"{len(classifier.class_names)}"
         )
     names = classifier.class_names or data.class_names
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model = classifier.model.to(device)
     metrics = ClassificationMetrics(len(names)).to(device)
     confusion = MulticlassConfusionMatrix(len(names)).to(device)

@@ -50,7 +50,7 @@ def plot_confusion(counts: np.ndarray, names: list[str], target: Path, title: st
         for (row, column), count in np.ndenumerate(counts):
             if count:
                 shade = "black" if shares[row, column] > 0.6 else "white"
-                axis.text(column, row, int(count), ha="center", va="center", color=shade)
+                axis.text(column, row, str(int(count)), ha="center", va="center", color=shade)
     axis.set(xlabel="predicted", ylabel="true", title=title)
     _save(figure, target)
 

@@ -38,7 +38,7 @@ class Watcher(pl.LightningModule):
 
     def __init__(self, save_after: int | None = None, path: Path | None = None) -> None:
         super().__init__()
-        self.layer = nn.Linear(64, 1)
+        self.layer = nn.Linear(192, 1)
         self.batches: list[Batch] = []
         self.save_after, self.path = save_after, path
 
@@ -85,17 +85,16 @@ def test_batches_are_bit_identical_for_any_number_of_workers(digits, num_workers
 
 
 @pytest.mark.parametrize(
-    ("save_after", "num_workers"), [(1, 0), (7, 0), (8, 0), (9, 0), (11, 0), (11, 1), (16, 0)]
+    ("save_after", "num_workers"), [(1, 0), (3, 0), (3, 1), (4, 0), (5, 0), (6, 1), (8, 0)]
 )
 def test_a_resumed_run_sees_the_batches_of_the_uninterrupted_one(
-    digits: DataConfig, tmp_path: Path, save_after: int, num_workers: int
+    folder: Path, tmp_path: Path, make_config, save_after: int, num_workers: int
 ) -> None:
-    digits.num_workers = num_workers
-    options = {"total": 300, "batch_size_device": 150}  # 4 optimizer steps of 2, so 8 per epoch
-    whole = fit(module(digits, **options), 2, Watcher(save_after, tmp_path / "last.ckpt"))
-    assert len(whole) == 16
-    rest = fit(module(digits, **options), 2, Watcher(), tmp_path / "last.ckpt")
-    # a checkpoint of the last batch of an epoch, taken before the epoch's end, counts it as done
+    config = make_config(STRONG, name="folder", root=str(folder), num_workers=num_workers)
+    options = {"total": 4, "batch_size_device": 2}  # 2 optimizer steps of 2, so 4 per epoch
+    whole = fit(module(config, **options), 2, Watcher(save_after, tmp_path / "last.ckpt"))
+    assert len(whole) == 8
+    rest = fit(module(config, **options), 2, Watcher(), tmp_path / "last.ckpt")
     assert equal(rest, whole[save_after:])
 
 
@@ -109,7 +108,7 @@ def test_two_ranks_see_the_global_batches_of_one(digits, monkeypatch: pytest.Mon
     assert split_batch(64, 16, 2) == (16, 2)
     for step, expected in enumerate(one):
         rows = [rank[2 * step + m] for rank in ranks for m in range(2)]
-        assert set(sum(rows, [])) == expected
+        assert {index for row in rows for index in row} == expected
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])

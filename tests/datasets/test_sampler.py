@@ -10,9 +10,8 @@ def stream(done: int = 0, **split: int) -> list[list[Draw]]:
 
 
 def global_batches(epoch: int, world_size: int, accumulate: int) -> list[set[Draw]]:
-    done = epoch * LENGTH // TOTAL * accumulate if epoch == 0 else epoch * 4 * accumulate
     ranks = [
-        stream(done, rank=rank, world_size=world_size, accumulate=accumulate)
+        stream(epoch * 4 * accumulate, rank=rank, world_size=world_size, accumulate=accumulate)
         for rank in range(world_size)
     ]
     batches = []

@@ -40,7 +40,7 @@ def test_global_states_are_restored_also_after_an_error(fail: bool) -> None:
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     random.gauss(0, 1), np.random.randn(), torch.randn(3)  # leaves half-used pairs behind
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    expected = draws() + [random.gauss(0, 1), np.random.randn()]
+    expected = [*draws(), random.gauss(0, 1), np.random.randn()]
     random.setstate(before[0]), np.random.set_state(before[1]), torch.set_rng_state(before[2])
     try:
         with seeded(3):
@@ -49,7 +49,7 @@ def test_global_states_are_restored_also_after_an_error(fail: bool) -> None:
                 raise RuntimeError
     except RuntimeError:
         pass
-    assert draws() + [random.gauss(0, 1), np.random.randn()] == expected
+    assert [*draws(), random.gauss(0, 1), np.random.randn()] == expected
 
 
 def test_seeding_per_image_costs_less_than_50_microseconds() -> None:

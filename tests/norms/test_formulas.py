@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vision.norms import create_norm
+
 DIM = 24
 HUGE = {
     torch.float16: 6e4,
@@ -215,3 +217,14 @@ def test_printed_form_shows_options_that_differ_from_the_default(case):
     assert str(DIM) in text and "channels_first=True" in text
     assert ("affine=False" in text) == (case.options.get("affine") is False)
     assert ("num_heads=4" in text) == ("num_heads" in case.options)
+
+
+@pytest.mark.parametrize("name", ["dyt", "derf", "dyisru"])
+def test_elementwise_norms_take_the_largest_numbers_there_are(name, dtype):
+    norm = create_norm(name, 2, dtype=dtype)
+    largest = torch.finfo(dtype).max
+    y, dx, grads = run(
+        norm, torch.tensor([[largest, -largest]], dtype=dtype), torch.ones(1, 2, dtype=dtype)
+    )
+    assert y.tolist() == [[1.0, -1.0]] and dx.tolist() == [[0.0, 0.0]]
+    assert all(grad.isfinite().all() for grad in grads.values())

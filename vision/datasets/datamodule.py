@@ -12,15 +12,15 @@ from torch.utils.data import DataLoader
 
 from vision.config.schema import DataConfig
 from vision.datasets.check import check_data
-from vision.datasets.dataset import Batch, ImageDataset, collate
+from vision.datasets.dataset import ImageDataset, Sample, collate
 from vision.datasets.readers import Reader, open_reader
 from vision.datasets.sampler import EvalSampler, GlobalBatchSampler, split_batch
 from vision.datasets.splits import config_splits, split_key
 from vision.datasets.transforms import Transform, eval_transform, train_transform
 
 
-class ResumableLoader(DataLoader[Batch]):
-    """A loader whose sampler finds its place by itself, so that there is no state to keep.
+class ResumableLoader(DataLoader[Sample]):
+    """Yields `Batch`es; its sampler finds its place by itself, so there is no state to keep.
 
     Lightning warns on resuming unless a loader has these two methods.
     """
@@ -81,6 +81,8 @@ class ImageDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         check_data(config)
+        self._train_transform = train_transform(config)
+        self._eval_transform = eval_transform(config)
         self.config = config
         self.seed = seed
         self.batch_size_total = batch_size_total
@@ -104,8 +106,6 @@ class ImageDataModule(pl.LightningDataModule):
         for split, reader in readers.items():
             readers[split] = _with_classes(self.config, split, reader, names)
         self._readers = readers
-        self._train_transform = train_transform(self.config)
-        self._eval_transform = eval_transform(self.config)
         self._check_labels()
 
     @property
@@ -161,19 +161,19 @@ class ImageDataModule(pl.LightningDataModule):
         )
         return ResumableLoader(dataset, batch_sampler=sampler, **self._loader_options())
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> DataLoader[Sample]:
         """Loader for the validation split: each image once over all ranks."""
         return self._eval_dataloader(self.config.val_split)
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> DataLoader[Sample]:
         """Loader for the test split; the validation split where `data.test_split` is None."""
         return self._eval_dataloader(self.config.test_split or self.config.val_split)
 
-    def predict_dataloader(self) -> DataLoader[Batch]:
+    def predict_dataloader(self) -> DataLoader[Sample]:
         """The test loader."""
         return self.test_dataloader()
 
-    def _eval_dataloader(self, split: str) -> DataLoader[Batch]:
+    def _eval_dataloader(self, split: str) -> DataLoader[Sample]:
         rank, world_size = self._rank_and_world()
         dataset = self._dataset(split, self._eval_transform, training=False)
         return DataLoader(

@@ -34,7 +34,7 @@ _DECODE_ERRORS = (
 _MOST_IN_A_ROW = 1000  # unreadable images before the whole data set counts as unreadable
 
 
-class CorruptImageError(ValueError):
+class CorruptImageError(RuntimeError):
     """An image that cannot be decoded; the message is one line with its path.
 
     Takes the line alone, since the loader rebuilds the exceptions of its workers from a text.
@@ -58,7 +58,7 @@ class Sample(NamedTuple):
 
     image: Tensor | None  # [C, H, W]
     target: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
     skipped: int  # unreadable images met on the way
 
 

@@ -20,8 +20,15 @@ from vision.datasets.tars import ClassTarReader, WebDatasetReader
 class Reader(Protocol):
     """Images by index. Does not decode, or at most what the library behind it insists on."""
 
-    class_names: list[str] | None  # None: the data set does not say
-    labels: list[int] | None  # None: only known by reading each image
+    @property
+    def class_names(self) -> list[str] | None:
+        """None: the data set does not say."""
+        ...
+
+    @property
+    def labels(self) -> list[int] | None:
+        """Class of each image; None: only known by reading it."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -92,6 +99,8 @@ class HuggingFaceReader:
         # imports `datasets`, which is an optional package
         from timm.data.readers.reader_hfds import ReaderHfds
 
+        if name.startswith("~"):
+            name = str(Path(name).expanduser())
         found, features = _load_hugging_face(config, name, split)
         image = _column(features, "image", "Image", config.name)
         label = _column(features, "label", "ClassLabel", config.name)
@@ -189,11 +198,10 @@ def _create_torchvision(config: DataConfig, name: str, root: str, split: str) ->
 def _load_hugging_face(config: DataConfig, name: str, split: str) -> tuple[str, dict[str, Any]]:
     import datasets
 
-    path = str(Path(name).expanduser()) if name.startswith("~") else name
     reason = ""
     for candidate in synonyms(split):
         try:
-            data = datasets.load_dataset(path, split=candidate, cache_dir=config.root)
+            data = datasets.load_dataset(name, split=candidate, cache_dir=config.root)
             return candidate, dict(data.features)
         except ValueError as error:
             reason = " ".join(str(error).split())
@@ -206,7 +214,7 @@ def _load_hugging_face(config: DataConfig, name: str, split: str) -> tuple[str, 
         listed = reason.rpartition("one of ")[2].strip(" .[]").replace("'", "")
         raise FileNotFoundError(no_split(config, split, [listed], "a split of the data set"))
     raise FileNotFoundError(
-        f"data.name = {config.name!r}: Hugging Face datasets cannot load {path!r} ({reason}); "
+        f"data.name = {config.name!r}: Hugging Face datasets cannot load {name!r} ({reason}); "
         "expected hfds/ORGANISATION/NAME of the hub, or hfds/FOLDER with parquet files or images"
     )
 

@@ -15,7 +15,7 @@ class Draw(NamedTuple):
     """One image to load: its index, and the epoch that its augmentation follows from."""
 
     epoch: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs
 
 
 class GlobalBatchSampler(Sampler[list[Draw]]):

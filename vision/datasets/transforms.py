@@ -24,10 +24,10 @@ def train_transform(config: DataConfig) -> Transform:
         transform = create_transform(
             (config.in_chans, config.img_size, config.img_size),
             is_training=True,
-            scale=tuple(augment.scale),
-            ratio=tuple(augment.ratio),
+            scale=(augment.scale[0], augment.scale[1]),
+            ratio=(augment.ratio[0], augment.ratio[1]),
             hflip=augment.hflip,
-            color_jitter=augment.color_jitter or None,
+            color_jitter=augment.color_jitter,
             auto_augment=augment.auto_augment,
             interpolation=config.interpolation,
             mean=tuple(config.mean),

@@ -19,9 +19,9 @@ class ClassificationMetrics(nn.Module):
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.top1 = MulticlassAccuracy(num_classes, average="micro")
-        self.top5 = (
-            MulticlassAccuracy(num_classes, top_k=5, average="micro") if num_classes > 5 else None
-        )
+        self.top5: MulticlassAccuracy | None = None
+        if num_classes > 5:
+            self.top5 = MulticlassAccuracy(num_classes, top_k=5, average="micro")
         self.loss = MeanMetric()
 
     @torch.no_grad()
@@ -44,5 +44,6 @@ class ClassificationMetrics(nn.Module):
 
     def reset(self) -> None:
         """Forget everything."""
-        for metric in self.children():
-            metric.reset()
+        for metric in (self.top1, self.top5, self.loss):
+            if metric is not None:
+                metric.reset()

@@ -38,7 +38,7 @@ def norm_parameters(model: nn.Module) -> set[str]:
 
 
 def _norms(model: nn.Module) -> Iterator[nn.Module]:
-    kinds = (Norm, *registered_classes())
+    kinds: tuple[type[nn.Module], ...] = (Norm, *registered_classes())
     return (module for module in model.modules() if isinstance(module, kinds))
 
 

@@ -107,7 +107,8 @@ def create_norm(name: str, dim: int, **options: Any) -> nn.Module:
             raise ValueError(f"norm {name!r} has no option {option!r}{_choices(option, valid)}")
     norm = cls(dim, **options)
     if not hasattr(norm, "dim"):
-        norm.dim = dim  # a class of a user's own may not keep it; conversion asks for it
+        # a class of a user's own may not keep it; conversion asks for it
+        norm.dim = dim  # type: ignore[assignment]
     return norm
 
 

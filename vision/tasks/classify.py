@@ -58,9 +58,8 @@ class ClassifyTask(pl.LightningModule):
         # in the checkpoint, so that an epoch resumed in its middle logs the mean over all of it
         self.train_loss.persistent(True)
         self.skipped = SumMetric()
-        self.metrics = nn.ModuleDict({"raw": ClassificationMetrics(num_classes)})
-        if self.ema is not None:
-            self.metrics["ema"] = ClassificationMetrics(num_classes)
+        self.metrics = ClassificationMetrics(num_classes)
+        self.ema_metrics = ClassificationMetrics(num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] to logits [B, num_classes]."""
@@ -74,15 +73,15 @@ class ClassifyTask(pl.LightningModule):
         loss = self.criterion(self(images), targets)
         self.train_loss.update(loss.detach())
         self.skipped.update(batch.skipped)
-        if batch_idx % self.config.trainer.log_every_n_steps == 0:
-            value = loss.item()
-            if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"the loss is {value} at step {self.global_step}: lower optim.lr "
-                    f"({self.config.optim.lr}), set optim.clip_grad, or use more warm-up"
-                )
-            self.log("train/loss_step", value, prog_bar=True)
-            self.log("train/lr", max(g["lr"] for g in self.optimizers().param_groups))
+        self.log("train/loss_step", loss.detach(), prog_bar=True)
+        groups = self.trainer.optimizers[0].param_groups
+        self.log("train/lr", max(group["lr"] for group in groups))
+        # not at every step: reading the value waits for the device
+        if batch_idx % self.config.trainer.log_every_n_steps == 0 and not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {float(loss)} at step {self.global_step}: lower optim.lr "
+                f"({self.config.optim.lr}), set optim.clip_grad, or use more warm-up"
+            )
         if self.trainer.is_last_batch:
             self._log_epoch()
         return loss
@@ -111,7 +110,7 @@ class ClassifyTask(pl.LightningModule):
         """Log the figures over the test split."""
         self._log_metrics("test")
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """timm's optimizer, and its schedule stepped with every update."""
         optimizer = create_optimizer(self.model, self.config.optim)
         epochs = self.config.trainer.epochs
@@ -144,14 +143,13 @@ class ClassifyTask(pl.LightningModule):
         self.skipped.update(batch.skipped)
         if len(batch.targets) == 0:
             return
-        self.metrics["raw"].update(self.model(batch.images), batch.targets)
+        self.metrics.update(self.model(batch.images), batch.targets)
         if self.ema is not None:
-            self.metrics["ema"].update(self.ema.module(batch.images), batch.targets)
+            self.ema_metrics.update(self.ema.module(batch.images), batch.targets)
 
     def _log_metrics(self, stage: str) -> None:
-        for kind, metrics in self.metrics.items():
-            prefix = "ema_" if kind == "ema" else ""
-            for name, value in metrics.compute().items():
-                # already over all processes
-                self.log(f"{stage}/{prefix}{name}", value, sync_dist=False)
+        judged = [("", self.metrics)] + [("ema_", self.ema_metrics)] * (self.ema is not None)
+        for prefix, metrics in judged:
+            for name, value in metrics.compute().items():  # over all processes
+                self.log(f"{stage}/{prefix}{name}", value)
             metrics.reset()

@@ -52,10 +52,9 @@ def parameter_groups(
 
 def create_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """The optimizer named by `config.opt`. Raises ValueError for a name unknown to timm."""
-    if config.opt not in list_optimizers():
-        raise ValueError(
-            f"optim.opt = {config.opt!r}: timm has none; {nearest(config.opt, list_optimizers())}"
-        )
+    known = [str(name) for name in list_optimizers()]
+    if config.opt not in known:
+        raise ValueError(f"optim.opt = {config.opt!r}: timm has none; {nearest(config.opt, known)}")
     groups = parameter_groups(model, config.weight_decay, config.layer_decay)
     options: dict[str, Any] = {"momentum": config.momentum}
     if "adam" in config.opt or "lion" in config.opt or "lamb" in config.opt:
@@ -74,8 +73,8 @@ def create_schedule(
     scheduler, _ = create_scheduler_v2(
         optimizer,
         sched=config.sched,
-        num_epochs=epochs - config.warmup_epochs,
-        warmup_epochs=config.warmup_epochs,
+        num_epochs=epochs - config.warmup_epochs,  # type: ignore[arg-type] # may be a fraction
+        warmup_epochs=config.warmup_epochs,  # type: ignore[arg-type]
         warmup_lr=config.warmup_lr,
         warmup_prefix=True,
         min_lr=config.min_lr,
