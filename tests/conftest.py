@@ -16,6 +16,7 @@ SMALL = [
     "model.depth=2",
     "model.num_heads=3",
     "optim.lr=2e-3",
+    "optim.warmup_epochs=0.5",
     "trainer.epochs=2",
     "trainer.progress_bar=false",
 ]

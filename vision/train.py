@@ -55,7 +55,7 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
     if config.norm.module is not None:
         load_norm_module(config.norm.module)
     pl.seed_everything(config.seed, verbose=False)
-    task = ClassifyTask(config, data.class_names)
+    task = ClassifyTask(config, data.class_names, data.steps_per_epoch)
     if config.model.init_from is not None:
         print(initialize_from(task.model, config.model.init_from))
         if task.ema is not None:

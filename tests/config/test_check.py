@@ -52,7 +52,7 @@ def test_the_place_of_the_key_is_named() -> None:
     assert refusal("norm.options.num_heads=7").startswith("command line: ")
     loaded = load_config([CONFIGS / "vit_ti_seednorm.yaml"])
     place = str(loaded.locate(ValueError("data.img_size = 8: example")))
-    assert "digits.yaml:6: " in place
+    assert "digits.yaml:9: " in place
 
 
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("vit_*.yaml")), ids=lambda p: p.stem)

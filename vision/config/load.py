@@ -10,7 +10,6 @@ import dataclasses
 import difflib
 import os
 import re
-import tempfile
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -94,10 +93,9 @@ def load_config(
 
 def save_config(config: Config, path: Path) -> None:
     """Write the resolved `config` as YAML that `load_config` reads back unchanged."""
-    text = to_yaml(config)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
-        file.write(text)
-    os.replace(file.name, path)
+    temporary = path.with_suffix(".yaml.tmp")
+    temporary.write_text(to_yaml(config), encoding="utf-8")
+    os.replace(temporary, path)
 
 
 def to_yaml(config: Config) -> str:

@@ -135,6 +135,15 @@ class ImageDataModule(pl.LightningDataModule):
         self.setup()
         return {split: len(reader) for split, reader in self._readers.items()}
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in one epoch.
+
+        Lightning's `estimated_stepping_batches` starts the loader's workers to find out, before a
+        resumed trainer knows how far it had come, so they would begin at the wrong batch.
+        """
+        return self.sizes[self.config.train_split] // self.batch_size_total
+
     def describe(self) -> str:
         """One line: data set, images per split, what an image is, classes."""
         config = self.config

@@ -26,9 +26,10 @@ class ClassifyTask(pl.LightningModule):
     set, `{val,test}/ema_{top1,top5,loss}` for their average.
     """
 
-    def __init__(self, config: Config, class_names: list[str]) -> None:
+    def __init__(self, config: Config, class_names: list[str], steps_per_epoch: int) -> None:
         super().__init__()
         self.config = config
+        self.steps_per_epoch = steps_per_epoch
         self.class_names = class_names
         num_classes = len(class_names)
         self.model, self.conversion = create_classifier(config, num_classes)
@@ -73,25 +74,27 @@ class ClassifyTask(pl.LightningModule):
         loss = self.criterion(self(images), targets)
         self.train_loss.update(loss.detach())
         self.skipped.update(batch.skipped)
-        self.log("train/loss_step", loss.detach(), prog_bar=True)
+        count = len(images)
+        self.log("train/loss_step", loss.detach(), prog_bar=True, batch_size=count)
         groups = self.trainer.optimizers[0].param_groups
-        self.log("train/lr", max(group["lr"] for group in groups))
+        self.log("train/lr", max(group["lr"] for group in groups), batch_size=count)
         # not at every step: reading the value waits for the device
-        if batch_idx % self.config.trainer.log_every_n_steps == 0 and not math.isfinite(loss):
+        if batch_idx % self.config.trainer.log_every_n_steps == 0 and not math.isfinite(float(loss.detach())):
             raise FloatingPointError(
-                f"the loss is {float(loss)} at step {self.global_step}: lower optim.lr "
+                f"the loss is {float(loss.detach())} at step {self.global_step}: lower optim.lr "
                 f"({self.config.optim.lr}), set optim.clip_grad, or use more warm-up"
             )
         if self.trainer.is_last_batch:
-            self._log_epoch()
+            self._log_epoch(count)
         return loss
 
-    def _log_epoch(self) -> None:
+    def _log_epoch(self, batch_size: int) -> None:
         """Log the mean loss of the epoch, and how many unreadable images were passed over."""
-        self.log("train/loss", self.train_loss.compute(), on_step=False, on_epoch=True)
+        options = {"on_step": False, "on_epoch": True, "batch_size": batch_size}
+        self.log("train/loss", self.train_loss.compute(), **options)
         self.train_loss.reset()
         if self.config.data.on_corrupt == "skip":
-            self.log("data/skipped", self.skipped.compute(), on_step=False, on_epoch=True)
+            self.log("data/skipped", self.skipped.compute(), **options)
             self.skipped.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -114,8 +117,7 @@ class ClassifyTask(pl.LightningModule):
         """timm's optimizer, and its schedule stepped with every update."""
         optimizer = create_optimizer(self.model, self.config.optim)
         epochs = self.config.trainer.epochs
-        updates = int(self.trainer.estimated_stepping_batches) // epochs
-        schedule = create_schedule(optimizer, self.config.optim, epochs, updates)
+        schedule = create_schedule(optimizer, self.config.optim, epochs, self.steps_per_epoch)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},

@@ -1,0 +1,62 @@
+#!/usr/bin/env python3
+"""What norms cost in time and memory.
+
+norms   each norm in each of its implementations, on the activations of ViT-Ti/B/L and DiT-XL:
+        forward, forward and backward (medians), bytes kept between them, bytes per second as a
+        share of a plain copy (x.clone()) measured beside it, ratio to nn.LayerNorm
+models  training step (forward, loss, backward, AdamW) and peak memory of a whole timm model
+
+"by" says what computes: torch (its own layer), formula (the norm's plain formula), torch.compile
+(that formula, compiled), compiled (our C++ kernel), triton (our Triton kernel), liger.
+
+Targets on a GPU, which nobody has measured yet (no GPU was at hand): SeeDNorm by triton moves at
+least 90 % of a copy's bytes per second and takes at most 1.05 times Liger's RMSNorm, forward and
+forward with backward. To see how far it is:
+    tools/benchmark.py norms --dtype bfloat16 --peer liger
+
+The figures of the CPU, on two cores:
+    OMP_NUM_THREADS=2 tools/benchmark.py norms --json runs/norms.json --plot runs/norms.png
+    OMP_NUM_THREADS=2 tools/benchmark.py models --norms layernorm seednorm
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from vision.benchmark import command
+from vision.cli import run_tool
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    tools = parser.add_subparsers(required=True, metavar="norms|models")
+    norms, models = tools.add_parser("norms"), tools.add_parser("models")
+    for tool, batch, rounds, run in (
+        (norms, 64, 20, command.run_norms),
+        (models, 16, 10, command.run_models),
+    ):
+        tool.set_defaults(run=run)
+        tool.add_argument("--batch", type=int, default=batch, help="images")
+        tool.add_argument("--rounds", type=int, default=rounds, help="calls of each, on the CPU")
+        tool.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+        tool.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+        tool.add_argument("--json", type=Path, metavar="FILE", help="write the results")
+        tool.add_argument("--plot", type=Path, metavar="FILE", help="draw them: .png, .svg, .pdf")
+    norms.add_argument("--peer", action="append", default=[], choices=["liger"])
+    norms.add_argument("--torch-compile", action=argparse.BooleanOptionalAction, default=True)
+    models.add_argument("--model", default="vit_base_patch16_224", help="a timm name")
+    models.add_argument("--img-size", type=int, default=224)
+    models.add_argument("--norms", nargs="+", default=["layernorm", "seednorm"])
+    arguments = parser.parse_args()
+    try:
+        arguments.run(arguments)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    run_tool(main)
