@@ -87,8 +87,10 @@ def load_timm(name: str, weights: str) -> Classifier:
     return Classifier(model.eval(), config, [], weights)
 
 
-def with_data(classifier: Classifier, files: Sequence[str], overrides: Sequence[str]) -> Classifier:
-    """The same classifier, pointed at the data set of the overlay `files` and `overrides`.
+def with_data(
+    classifier: Classifier, files: Sequence[str], overrides: Sequence[str], split: str
+) -> Classifier:
+    """The same classifier, pointed at one split of the data of `files` and `overrides`.
 
     Only where the images come from is taken from a file: size, channels, mean, std and crop stay
     those that the model was trained with, unless an override names them.
@@ -99,24 +101,33 @@ def with_data(classifier: Classifier, files: Sequence[str], overrides: Sequence[
         data.update({key: given[key] for key in _DATA_SOURCE})
     start = Source(classifier.source, {"data": data}, {})
     loaded = load_config([], overrides, [start])
+    given_data = loaded.config.data
+    name = given_data.test_split if split == "test" else None
+    name = name or given_data.val_split
+    # the other splits need not be there
+    data_config = dataclasses.replace(given_data, train_split=name, val_split=name, test_split=None)
     try:
-        check_data(loaded.config.data)
+        check_data(data_config)
     except (ValueError, FileNotFoundError) as error:
         raise loaded.locate(error) from None
-    config = dataclasses.replace(classifier.config, data=loaded.config.data)
+    config = dataclasses.replace(classifier.config, data=data_config)
     return dataclasses.replace(classifier, config=config)
 
 
 @torch.inference_mode()
-def evaluate(classifier: Classifier, split: str, batch_size: int) -> dict[str, Any]:
-    """Judge `classifier` on "validation" or "test"; device: the accelerator where there is one.
+def evaluate(classifier: Classifier, batch_size: int) -> dict[str, Any]:
+    """Judge `classifier` on its validation split; device: the accelerator where there is one.
 
-    Returns `split`, `images`, `skipped`, `top1`, `top5` (percent), `loss`, `images_per_sec` (the
+    Returns `images`, `skipped`, `top1`, `top5` (percent), `loss`, `images_per_sec` (the
     model's forward passes alone), `parameters`, `confusion` (counts [true, predicted]) and
     `class_names`.
     """
-    data = ImageDataModule(classifier.config.data, seed=0, batch_size_total=batch_size)
-    data.setup("validate" if split == "validation" else "test")
+    data = ImageDataModule(
+        classifier.config.data,
+        seed=0,
+        batch_size_total=batch_size,
+        class_names=classifier.class_names or None,
+    )
     if classifier.class_names and data.num_classes != len(classifier.class_names):
         raise ValueError(
             f"data.name = {classifier.config.data.name}: has {data.num_classes} classes, the model "
@@ -127,9 +138,9 @@ def evaluate(classifier: Classifier, split: str, batch_size: int) -> dict[str, A
     model = classifier.model.to(device)
     metrics = ClassificationMetrics(len(names)).to(device)
     confusion = MulticlassConfusionMatrix(len(names)).to(device)
-    loader = data.val_dataloader() if split == "validation" else data.test_dataloader()
+    loader = data.val_dataloader()
     images, skipped, seconds, timed = 0, 0, 0.0, 0
-    for index, batch in enumerate(track(loader, description=f"{split:>10}")):
+    for index, batch in enumerate(track(loader, description="evaluate")):
         skipped += int(batch.skipped)
         if len(batch.targets) == 0:
             continue
@@ -145,9 +156,8 @@ def evaluate(classifier: Classifier, split: str, batch_size: int) -> dict[str, A
         confusion.update(logits, targets)
         images += len(targets)
     if images == 0:
-        raise ValueError(f"data.{split[:4].rstrip('i')}_split: no image could be read")
+        raise ValueError(f"data.root = {classifier.config.data.root}: no image could be read")
     return {
-        "split": split,
         "images": images,
         "skipped": skipped,
         **{name: float(value) for name, value in metrics.compute().items()},
@@ -179,18 +189,18 @@ def judge(
             classifier = load_timm(model, weights)
         else:
             classifier = load_classifier(model, checkpoint, ema)
-        classifier = with_data(classifier, files, overrides)
+        classifier = with_data(classifier, files, overrides, split)
         if export is not None:
             export_model(classifier.model, classifier.config, Path(export), classifier.class_names)
             print(f"exported {classifier.source} to {export}")
             return
-        figures = evaluate(classifier, split, batch_size)
+        figures = evaluate(classifier, batch_size)
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(str(error)) from error
     folder = Path(output) if output else Path(classifier.source).parent
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"evaluate_{split}"
-    write_json(folder / f"{stem}.json", {"source": classifier.source, "ema": ema, **figures})
+    write_json(folder / f"{stem}.json", {"source": classifier.source, "ema": ema, "split": split, **figures})
     picture = folder / "confusion.png"
     title = f"{Path(classifier.source).parent.name}: {split}, top-1 {figures['top1']:.2f} %"
     plot_confusion(np.array(figures["confusion"]), figures["class_names"], picture, title)

@@ -67,7 +67,9 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
         return finished
     step = read_checkpoint(checkpoint)["global_step"] if checkpoint else None
     timer = Timer()
-    trainer = make_trainer(config, folder, timer, accumulate, resume_step=step)
+    table = MetricsCSV(folder / "metrics.csv", step)
+    loggers = [table, *_loggers(config, folder, step)]
+    trainer = make_trainer(config, folder, timer, accumulate, loggers)
     _say(f"data    {data.describe()}")
     _say(f"model   {config.model.name}, {count_parameters(task.model):,} parameters")
     _say(f"norm    {config.norm.name}: {task.conversion}")
@@ -82,7 +84,7 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
         "task": config.task,
         "name": config.name,
         "norm": config.norm.name,
-        "metrics": {k: float(v) for k, v in trainer.callback_metrics.items()},
+        "metrics": _final_metrics(table),
         "seed": config.seed,
         "parameters": count_parameters(task.model),
         "wall_seconds": round(timer.time_elapsed("train"), 1),
@@ -95,7 +97,7 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
 
 
 def make_trainer(
-    config: Config, folder: Path, timer: Timer, accumulate: int, resume_step: int | None
+    config: Config, folder: Path, timer: Timer, accumulate: int, loggers: list[Logger]
 ) -> pl.Trainer:
     """Lightning's Trainer with this project's callbacks, writing into `folder`."""
     options = config.trainer
@@ -129,7 +131,7 @@ def make_trainer(
         gradient_clip_val=config.optim.clip_grad,
         check_val_every_n_epoch=options.val_every_n_epochs,
         log_every_n_steps=options.log_every_n_steps,
-        logger=_loggers(config, folder, resume_step),
+        logger=loggers,
         callbacks=callbacks,
         enable_progress_bar=options.progress_bar,
         enable_model_summary=False,
@@ -146,11 +148,17 @@ def resolve_precision(precision: str) -> str:
     return "bf16-mixed" if fast else "32-true"
 
 
+def _final_metrics(table: MetricsCSV) -> dict[str, float]:
+    """The last value of every figure that tells how the run ended."""
+    last = {key: value for _, row in sorted(table.rows.items()) for key, value in row.items()}
+    kept = ("val/", "test/", "data/")
+    return {k: v for k, v in last.items() if k.startswith(kept) or k == "train/loss"}
+
+
 def _loggers(config: Config, folder: Path, resume_step: int | None) -> list[Logger]:
     purge = None if resume_step is None else resume_step + 1
     loggers: list[Logger] = [
-        MetricsCSV(folder / "metrics.csv", resume_step),
-        TensorBoardLogger(folder, name="tensorboard", version="", purge_step=purge),
+        TensorBoardLogger(folder, name="tensorboard", version="", purge_step=purge)
     ]
     for entry in config.trainer.loggers:
         loggers.append(_user_logger(dict(entry)))

@@ -96,7 +96,6 @@ def benchmark_norms(
         forward = _times({k: _forward(n, x) for k, n in layers.items()}, x, device, rounds)
         progress(f"{shape}: forward and backward")
         both = _times({k: _both(n, x, g) for k, n in layers.items()}, x, device, rounds)
-        copy = forward["copy"]
         for key, layer in layers.items():
             name = " ".join(key)
             yield NormResult(
@@ -108,8 +107,8 @@ def benchmark_norms(
                 forward=forward[name],
                 forward_backward=both[name],
                 saved_bytes=saved_bytes(layer, x),
-                forward_copy_share=copy / forward[name],
-                forward_backward_copy_share=2.5 * copy / both[name],
+                forward_copy_share=forward["copy"] / forward[name],
+                forward_backward_copy_share=2.5 * both["copy"] / both[name],
                 forward_ratio=forward[name] / forward[" ".join(BASELINE)],
                 forward_backward_ratio=both[name] / both[" ".join(BASELINE)],
             )

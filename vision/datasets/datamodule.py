@@ -14,7 +14,7 @@ from vision.config.schema import DataConfig
 from vision.datasets.check import check_data
 from vision.datasets.dataset import ImageDataset, Sample, collate
 from vision.datasets.readers import Reader, open_reader
-from vision.datasets.sampler import EvalSampler, GlobalBatchSampler, split_batch
+from vision.datasets.sampler import EvalSampler, GlobalBatchSampler, split_batch, steps_per_epoch
 from vision.datasets.splits import config_splits, split_key
 from vision.datasets.transforms import Transform, eval_transform, train_transform
 
@@ -66,7 +66,8 @@ class ImageDataModule(pl.LightningDataModule):
     `num_workers`, on the number of devices, or on whether the run was interrupted.
 
     `batch_multiple`: micro-batches have a multiple of this many images (2 for mixup).
-    `eval_batch_size` None: that of training, per device.
+    `eval_batch_size` None: that of training, per device. `class_names`: the classes of a trained
+    model, in its order; None takes those of the train split.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class ImageDataModule(pl.LightningDataModule):
         batch_size_device: int | None = None,
         eval_batch_size: int | None = None,
         batch_multiple: int = 1,
+        class_names: list[str] | None = None,
     ) -> None:
         super().__init__()
         check_data(config)
@@ -89,6 +91,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.batch_size_device = batch_size_device
         self.eval_batch_size = eval_batch_size
         self.batch_multiple = batch_multiple
+        self._class_names = class_names
         self._readers: dict[str, Reader] = {}
 
     def prepare_data(self) -> None:
@@ -102,7 +105,7 @@ class ImageDataModule(pl.LightningDataModule):
         if self._readers:
             return
         readers = {split: open_reader(self.config, split) for split in config_splits(self.config)}
-        names = readers[self.config.train_split].class_names
+        names = self._class_names or readers[self.config.train_split].class_names
         for split, reader in readers.items():
             readers[split] = _with_classes(self.config, split, reader, names)
         self._readers = readers
@@ -141,8 +144,9 @@ class ImageDataModule(pl.LightningDataModule):
 
         Lightning's `estimated_stepping_batches` starts the loader's workers to find out, before a
         resumed trainer knows how far it had come, so they would begin at the wrong batch.
+        Raises ValueError where the images do not fill one batch.
         """
-        return self.sizes[self.config.train_split] // self.batch_size_total
+        return steps_per_epoch(self.sizes[self.config.train_split], self.batch_size_total)
 
     def describe(self) -> str:
         """One line: data set, images per split, what an image is, classes."""
@@ -260,7 +264,7 @@ def _with_classes(
     unknown = [name for name in reader.class_names if name not in set(names)]
     if unknown:
         raise ValueError(
-            f"{split_key(config, split)} = {split!r}: has classes that {config.train_split!r} "
+            f"{split_key(config, split)} = {split!r}: has classes that training "
             f"has not ({', '.join(unknown[:5])}{', ...' if len(unknown) > 5 else ''}); expected "
             "the same class folders or names in all splits"
         )

@@ -40,16 +40,12 @@ class GlobalBatchSampler(Sampler[list[Draw]]):
         world_size: int = 1,
         accumulate: int = 1,
     ) -> None:
-        if length < batch_size_total:
-            raise ValueError(
-                f"trainer.batch_size_total = {batch_size_total}: the train split has only {length} "
-                f"images, not one full batch; set trainer.batch_size_total to {length} or less"
-            )
         if batch_size_total % (world_size * accumulate):
             raise ValueError(
                 f"trainer.batch_size_total = {batch_size_total}: does not divide into "
                 f"{world_size} devices x {accumulate} accumulated batches; see split_batch"
             )
+        self.steps = steps_per_epoch(length, batch_size_total)
         self.length = length
         self.batch_size_total = batch_size_total
         self.seed = seed
@@ -60,7 +56,7 @@ class GlobalBatchSampler(Sampler[list[Draw]]):
 
     def __len__(self) -> int:
         """Micro-batches per epoch and rank."""
-        return self.length // self.batch_size_total * self.accumulate
+        return self.steps * self.accumulate
 
     def __iter__(self) -> Iterator[list[Draw]]:
         epoch, offset = divmod(self.batches_done(), len(self))
@@ -88,6 +84,16 @@ class EvalSampler(Sampler[Draw]):
 
     def __iter__(self) -> Iterator[Draw]:
         return (Draw(0, index) for index in self.indices)
+
+
+def steps_per_epoch(length: int, batch_size_total: int) -> int:
+    """Full optimizer batches in `length` images. Raises ValueError where there is none."""
+    if length < batch_size_total:
+        raise ValueError(
+            f"trainer.batch_size_total = {batch_size_total}: the train split has only {length} "
+            f"images, not one full batch; set trainer.batch_size_total to {length} or less"
+        )
+    return length // batch_size_total
 
 
 def split_batch(

@@ -16,7 +16,7 @@ from vision.config import Config
 from vision.datasets.dataset import Batch
 from vision.metrics.classification import ClassificationMetrics
 from vision.models.classifier import create_classifier
-from vision.tasks.optim import create_optimizer, create_schedule
+from vision.tasks.optim import check_optimizer, create_optimizer, create_schedule
 
 
 class ClassifyTask(pl.LightningModule):
@@ -28,6 +28,7 @@ class ClassifyTask(pl.LightningModule):
 
     def __init__(self, config: Config, class_names: list[str], steps_per_epoch: int) -> None:
         super().__init__()
+        check_optimizer(config.optim.opt)  # Lightning would ask only when the run has begun
         self.config = config
         self.steps_per_epoch = steps_per_epoch
         self.class_names = class_names

@@ -50,11 +50,16 @@ def parameter_groups(
     return result
 
 
+def check_optimizer(name: str) -> None:
+    """Raise ValueError for an optimizer that timm does not know."""
+    known = [str(entry) for entry in list_optimizers()]
+    if name not in known:
+        raise ValueError(f"optim.opt = {name!r}: timm has none; {nearest(name, known)}")
+
+
 def create_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """The optimizer named by `config.opt`. Raises ValueError for a name unknown to timm."""
-    known = [str(name) for name in list_optimizers()]
-    if config.opt not in known:
-        raise ValueError(f"optim.opt = {config.opt!r}: timm has none; {nearest(config.opt, known)}")
+    check_optimizer(config.opt)
     groups = parameter_groups(model, config.weight_decay, config.layer_decay)
     options: dict[str, Any] = {"momentum": config.momentum}
     if "adam" in config.opt or "lion" in config.opt or "lamb" in config.opt:
