@@ -25,7 +25,8 @@ def test_environment_yml_lists_what_pyproject_lists() -> None:
 
 def test_every_import_is_a_declared_dependency() -> None:
     text = (ROOT / "pyproject.toml").read_text()
-    declared = {name.lower() for name in re.findall(r'^(?:hf = \[|\s+)"([\w.-]+?)(?:\[|>=|")', text, re.M)}
+    pattern = r'^(?:hf = \[|\s+)"([\w.-]+?)(?:\[|>=|")'
+    declared = {name.lower() for name in re.findall(pattern, text, re.M)}
     modules = {"sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow"}
     for file in (ROOT / "vision").rglob("*.py"):
         for name in re.findall(r"^\s*(?:from|import) (\w+)", file.read_text(), re.M):

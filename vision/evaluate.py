@@ -200,17 +200,18 @@ def judge(
     folder = Path(output) if output else Path(classifier.source).parent
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"evaluate_{split}"
-    write_json(folder / f"{stem}.json", {"source": classifier.source, "ema": ema, "split": split, **figures})
+    write_json(
+        folder / f"{stem}.json",
+        {"source": classifier.source, "ema": ema, "split": split, **figures},
+    )
     picture = folder / "confusion.png"
     title = f"{Path(classifier.source).parent.name}: {split}, top-1 {figures['top1']:.2f} %"
     plot_confusion(np.array(figures["confusion"]), figures["class_names"], picture, title)
-    for key in ("images", "skipped", "top1", "top5", "loss", "images_per_sec", "parameters"):
+    for key in ("images", "skipped", "parameters"):
+        print(f"{key:<16} {figures[key]:,}")
+    for key in ("top1", "top5", "loss", "images_per_sec"):
         if key in figures:
-            print(
-                f"{key:<16} {figures[key]:,.4g}"
-                if key != "parameters"
-                else f"{key:<16} {figures[key]:,}"
-            )
+            print(f"{key:<16} {figures[key]:.4g}")
     print(f"written          {folder / stem}.json, {picture}")
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 
 def run_norms(arguments: Namespace) -> None:
@@ -18,9 +22,7 @@ def run_norms(arguments: Namespace) -> None:
     dtype = getattr(torch, arguments.dtype)
     with _progress(2 * len(norms.WIDTHS)) as progress:
         results = list(
-            norms.benchmark_norms(
-                found, arguments.batch, dtype, device, arguments.rounds, progress
-            )
+            norms.benchmark_norms(found, arguments.batch, dtype, device, arguments.rounds, progress)
         )
     _show(report.norms_table(results))
     _write(results, arguments)
@@ -43,7 +45,7 @@ def run_models(arguments: Namespace) -> None:
     _write(results, arguments)
 
 
-def _device(name: str):  # type: ignore[no-untyped-def]  # torch is imported late
+def _device(name: str) -> torch.device:
     import torch
 
     if name == "auto":
@@ -51,7 +53,7 @@ def _device(name: str):  # type: ignore[no-untyped-def]  # torch is imported lat
     return torch.device(name)
 
 
-def _show(table: object) -> None:
+def _show(table: Any) -> None:
     from rich.console import Console
 
     console = Console()
@@ -59,7 +61,7 @@ def _show(table: object) -> None:
     Console(width=max(console.width, 120) if not console.is_terminal else None).print(table)
 
 
-def _write(results: list, arguments: Namespace) -> None:
+def _write(results: list[Any], arguments: Namespace) -> None:
     from vision.benchmark import report
 
     if arguments.json:

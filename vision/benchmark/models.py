@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -83,9 +84,12 @@ def training_step(settings: ModelSettings, norm: str) -> Callable[[], object]:
 
     torch.manual_seed(0)
     device = torch.device(settings.device)
-    size = {"img_size": settings.img_size} if settings.model.startswith("vit_") else {}
+    size: dict[str, Any] = (
+        {"img_size": settings.img_size} if settings.model.startswith("vit_") else {}
+    )
     model = timm.create_model(settings.model, num_classes=1000, **size).to(device)
-    convert_norms(model, norm, **({"num_heads": HEADS} if norm == "seednorm" else {}))
+    options: dict[str, Any] = {"num_heads": HEADS} if norm == "seednorm" else {}
+    convert_norms(model, norm, **options)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     side = settings.img_size

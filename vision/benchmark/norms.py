@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -58,21 +59,18 @@ def contenders(device: torch.device, compiled: bool, peers: tuple[str, ...]) -> 
         ValueError: a peer is not installed or cannot run here.
     """
     found = [
-        Contender(*BASELINE, lambda dim: nn.LayerNorm(dim, device=device)),
-        Contender("rmsnorm", "torch", lambda dim: nn.RMSNorm(dim, eps=1e-6, device=device)),
+        Contender(*BASELINE, partial(nn.LayerNorm, device=device)),
+        Contender("rmsnorm", "torch", partial(nn.RMSNorm, eps=1e-6, device=device)),
     ]
     for name in list_norms():
         if name == "layernorm":
             continue  # is nn.LayerNorm with a cast
-        found.append(Contender(name, "formula", _plain(name, device)))
+        found.append(Contender(name, "formula", partial(_plain, name, device)))
         if compiled:
-            make = _plain(name, device)
-            found.append(
-                Contender(name, "torch.compile", lambda dim, make=make: torch.compile(make(dim)))
-            )
+            found.append(Contender(name, "torch.compile", partial(_compiled, name, device)))
     kernel = "triton" if device.type == "cuda" else "compiled"
     choose_backend(kernel, torch.empty(1, 1, device=device), 1)  # a ValueError says why it cannot
-    found.append(Contender("seednorm", kernel, _seednorm(device, kernel)))
+    found.append(Contender("seednorm", kernel, partial(_seednorm, device, kernel)))
     if "liger" in peers:
         found.extend(_liger(device))
     return found
@@ -158,16 +156,20 @@ def _both(layer: nn.Module, x: Tensor, g: Tensor) -> Callable[[], object]:
     return run
 
 
-def _plain(name: str, device: torch.device) -> Callable[[int], nn.Module]:
+def _plain(name: str, device: torch.device, dim: int) -> nn.Module:
     if name == "seednorm":
-        return _seednorm(device, "eager")
-    return lambda dim: create_norm(name, dim, device=device)
+        return _seednorm(device, "eager", dim)
+    return create_norm(name, dim, device=device)
 
 
-def _seednorm(device: torch.device, backend: str) -> Callable[[int], nn.Module]:
-    return lambda dim: create_norm(
-        "seednorm", dim, num_heads=HEADS, backend=backend, device=device
-    )
+def _compiled(name: str, device: torch.device, dim: int) -> nn.Module:
+    layer = _plain(name, device, dim)
+    layer.compile()
+    return layer
+
+
+def _seednorm(device: torch.device, backend: str, dim: int) -> nn.Module:
+    return create_norm("seednorm", dim, num_heads=HEADS, backend=backend, device=device)
 
 
 def _awake(layer: nn.Module) -> nn.Module:
@@ -186,11 +188,14 @@ def _liger(device: torch.device) -> list[Contender]:
     except ImportError as error:
         raise ValueError("--peer liger needs its package: pip install liger-kernel") from error
     return [
-        Contender(name, "liger", lambda dim, cls=cls: cls(dim).to(device))
+        Contender(name, "liger", partial(_moved, cls, device))
         for name, cls in (
             ("layernorm", liger.LigerLayerNorm),
             ("rmsnorm", liger.LigerRMSNorm),
             ("dyt", liger.LigerDyT),
         )
-        if cls is not None
     ]
+
+
+def _moved(layer: type[nn.Module], device: torch.device, dim: int) -> nn.Module:
+    return layer(dim).to(device)

@@ -72,8 +72,8 @@ def plot(results: Sequence[NormResult | ModelResult], path: Path) -> None:
     for r in results:
         values = asdict(r)
         label = " ".join(values[key] for key in ("norm", "implementation") if key in values)
-        ratio = values.get("forward_backward_ratio", values.get("step_ratio"))
-        bars.setdefault(values.get("shape", values.get("model", "")), {})[label] = float(ratio)
+        ratio = values["forward_backward_ratio" if "shape" in values else "step_ratio"]
+        bars.setdefault(values.get("shape", values.get("model", "")), {})[label] = ratio
     labels = list(next(iter(bars.values())))
     figure, axis = plt.subplots(figsize=(3 + 2.2 * len(bars), 5), layout="constrained")
     width = 0.8 / len(labels)

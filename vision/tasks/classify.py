@@ -80,9 +80,10 @@ class ClassifyTask(pl.LightningModule):
         groups = self.trainer.optimizers[0].param_groups
         self.log("train/lr", max(group["lr"] for group in groups), batch_size=count)
         # not at every step: reading the value waits for the device
-        if batch_idx % self.config.trainer.log_every_n_steps == 0 and not math.isfinite(float(loss.detach())):
+        looked_at = batch_idx % self.config.trainer.log_every_n_steps == 0
+        if looked_at and not math.isfinite(value := loss.item()):
             raise FloatingPointError(
-                f"the loss is {float(loss.detach())} at step {self.global_step}: lower optim.lr "
+                f"the loss is {value} at step {self.global_step}: lower optim.lr "
                 f"({self.config.optim.lr}), set optim.clip_grad, or use more warm-up"
             )
         if self.trainer.is_last_batch:
@@ -91,7 +92,7 @@ class ClassifyTask(pl.LightningModule):
 
     def _log_epoch(self, batch_size: int) -> None:
         """Log the mean loss of the epoch, and how many unreadable images were passed over."""
-        options = {"on_step": False, "on_epoch": True, "batch_size": batch_size}
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": batch_size}
         self.log("train/loss", self.train_loss.compute(), **options)
         self.train_loss.reset()
         if self.config.data.on_corrupt == "skip":
