@@ -19,9 +19,10 @@ def plot_curves(metrics: Path, target: Path, title: str, best: str = "val/top1")
     rows = read_metrics(metrics)
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for axis, suffix in ((left, "loss"), (right, "top1")):
-        for key in sorted({k for row in rows.values() for k in row if k.endswith(suffix)}):
+        # the test figures are single points at the end
+        curves = {k for row in rows.values() for k in row if not k.startswith("test/")}
+        for key in sorted(k for k in curves if k.endswith(suffix)):
             points = [(step, row[key]) for step, row in sorted(rows.items()) if key in row]
-            # the test figure is one point at the end, a curve needs none
             axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=key)
         axis.set(xlabel="optimizer step")
         axis.grid(alpha=0.3)

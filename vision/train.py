@@ -192,6 +192,7 @@ def _quiet_libraries() -> None:
         ".*your dataloader is not resumable.*",  # its sampler asks the trainer where it was
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*smaller than the logging interval.*",
+        ".*isinstance.treespec, LeafSpec.* is deprecated.*",  # Lightning's, of torch's
         ".*in eval mode at the start of training.*",  # the average of the weights is, on purpose
     ):
         warnings.filterwarnings("ignore", expected)
