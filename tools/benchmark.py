@@ -4,18 +4,14 @@
 norms   each norm in each of its implementations, on the activations of ViT-Ti/B/L and DiT-XL:
         forward, forward and backward (medians), bytes kept between them, bytes per second as a
         share of a plain copy (x.clone()) measured beside it, ratio to nn.LayerNorm
-models  training step (forward, loss, backward, AdamW) and peak memory of a whole timm model
+models  training step (with AdamW) and peak memory of a whole timm model
 
 "by" says what computes: torch (its own layer), formula (the norm's plain formula), torch.compile
 (that formula, compiled), compiled (our C++ kernel), triton (ours), liger. Only SeeDNorm has kernels
 of ours; the best of the others is torch's layer or torch.compile.
 
-Targets on a GPU, which nobody has measured yet (no GPU was at hand): SeeDNorm by triton moves at
-least 90 % of a copy's bytes per second and takes at most 1.05 times Liger's RMSNorm, forward and
-forward with backward. To see how far it is:
-    tools/benchmark.py norms --dtype bfloat16 --peer liger
-
-Figures of the CPU, on two cores:
+Targets on a GPU, which nobody has measured yet: SeeDNorm by triton reaches 90 % of a copy's bytes
+per second and takes at most 1.05 times Liger's RMSNorm (norms --dtype bfloat16 --peer liger).
     OMP_NUM_THREADS=2 tools/benchmark.py norms --json runs/norms.json --plot runs/norms.png
     OMP_NUM_THREADS=2 tools/benchmark.py models --norms layernorm seednorm
 """

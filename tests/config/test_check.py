@@ -35,7 +35,7 @@ def refusal(*overrides: str) -> str:
         (["model.drop_path_rate=1"], ["model.drop_path_rate = 1", "less than 1"]),
         (["data.crop_pct=0"], ["data.crop_pct = 0"]),
         (["optim.betas=[0.9]"], ["optim.betas = [0.9]", "two numbers"]),
-        (["optim.warmup_epochs=9"], ["optim.warmup_epochs = 9", "trainer.epochs = 9"]),
+        (["optim.warmup_epochs=9", "trainer.epochs=9"], ["optim.warmup_epochs = 9", "= 9)"]),
         (["name=../../escape"], ["name = ", "letters, digits"]),
         (["mix.mixup=1", "trainer.batch_size_total=63"], ["trainer.batch_size_total", "even"]),
         (["model.name=convnext_atto"], ["model.patch_size = 4", "set it to null"]),

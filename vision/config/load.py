@@ -60,7 +60,8 @@ class LoadedConfig:
         for key in re.findall(r"[a-z_]+(?:\.[a-z_]+)+|\btask\b|\bname\b", str(error)):
             if key in keys:
                 places = (source.place(key) for source in reversed(self.sources))
-                return ConfigError(f"{next(filter(None, places), 'default')}: {error}")
+                place = next(filter(None, places), None)  # None: the default of the schema
+                return ConfigError(f"{place}: {error}" if place else str(error))
         return ConfigError(str(error))
 
 
@@ -141,7 +142,8 @@ def _read_file(path: Path, above: tuple[Path, ...] = ()) -> Iterator[Source]:
         raise ConfigError(f"{path}: holds {type(tree).__name__}, expected keys and values")
     bases = tree.pop("base", None) or []
     for base in [bases] if isinstance(bases, str) else bases:
-        yield from _read_file(path.parent / str(base), (*above, path.resolve()))
+        below = Path(os.path.normpath(path.parent / str(base)))
+        yield from _read_file(below, (*above, path.resolve()))
     module = tree["norm"].get("module") if isinstance(tree.get("norm"), dict) else None
     if isinstance(module, str) and module.endswith(".py") and (path.parent / module).is_file():
         # a run directory keeps the resolved config, which must still find the file

@@ -45,7 +45,8 @@ def config_splits(config: DataConfig) -> tuple[str, ...]:
 def no_split(config: DataConfig, split: str, found: Iterable[str], expected: str) -> str:
     """The error message for a split that is not there."""
     key = split_key(config, split)
-    listed = ", ".join(found) or "none"
+    names = list(found)
+    listed = ", ".join(names[:8] + ["..."] * (len(names) > 8)) or "none"
     return (
         f"{key} = {split!r}: no such split in {config.name}"
         f"{f' at {config.root}' if config.root else ''} (found: {listed}); "
@@ -93,7 +94,7 @@ def find_shards(config: DataConfig, split: str) -> list[Path]:
             return shards
     found = sorted(path.name for path in root.iterdir() if path.is_dir() or path.suffix == ".tar")
     expected = f"shards {split}/*.tar or {split}-*.tar"
-    raise FileNotFoundError(no_split(config, split, found[:10], expected))
+    raise FileNotFoundError(no_split(config, split, found, expected))
 
 
 def _root(config: DataConfig) -> Path:
