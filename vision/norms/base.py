@@ -47,6 +47,13 @@ class Norm(nn.Module):
         """Maps channels-last `x`, `[..., dim]`, float32 or float64, to the same shape and dtype."""
         raise NotImplementedError(f"{type(self).__name__} must implement normalize(x)")
 
+    def normalize_promoted(self, x: Tensor) -> Tensor:
+        """Maps channels-last `x` of any dtype to the same shape and dtype.
+
+        A norm with a fused kernel, which promotes half precision while it reads, overrides this.
+        """
+        return self.normalize(x.to(torch.promote_types(x.dtype, torch.float32))).to(x.dtype)
+
     def reset_parameters(self) -> None:
         """Sets all parameters to their start values."""
 
@@ -62,11 +69,9 @@ class Norm(nn.Module):
                 f"{type(self).__name__} has dim {self.dim} and normalizes axis {axis}, which does "
                 f"not fit input of shape {tuple(x.shape)} (channels_first={self.channels_first})"
             )
-        promoted = x.to(torch.promote_types(x.dtype, torch.float32))
         if self.channels_first:
-            promoted = promoted.movedim(1, -1)  # [B, ..., C]
-        y = self.normalize(promoted).to(x.dtype)
-        return y.movedim(-1, 1) if self.channels_first else y
+            return self.normalize_promoted(x.movedim(1, -1)).movedim(-1, 1)  # [B, ..., C] inside
+        return self.normalize_promoted(x)
 
     def vector(
         self, size: int, device: torch.device | str | None, dtype: torch.dtype | None

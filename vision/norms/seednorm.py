@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vision.kernels import ops
+from vision.kernels.backend import choose_backend, requested_backend
 from vision.norms.base import Norm, cast, check_eps, fill
 from vision.norms.registry import register_norm
 from vision.norms.rmsnorm import divide_by_rms
@@ -67,9 +69,13 @@ class SeeDNorm(Norm):
         affine: Learn `gamma` `[dim]`, from 1; otherwise it is 1. `alpha` and `beta`, the dynamic
             part, are always there.
         channels_first: Normalize axis 1 instead of the last.
+        backend: "triton" (GPU) or "compiled" (CPU) for the fused kernel, "eager" for the formula
+            above, "auto" to let device, dtype and shape decide; the environment variable
+            VISION_NORM_BACKEND overrides it. While training with dropout the formula computes.
 
     Raises:
-        ValueError: `num_heads` does not divide `dim`, or an option is out of its range.
+        ValueError: `num_heads` does not divide `dim`, an option is out of its range, or a backend
+            asked for is not available.
     """
 
     decayed = frozenset({"alpha", "beta"})
@@ -84,6 +90,7 @@ class SeeDNorm(Norm):
         dropout: float = 0.0,
         affine: bool = True,
         channels_first: bool = False,
+        backend: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -102,6 +109,7 @@ class SeeDNorm(Norm):
         self.alpha_init = alpha_init
         self.eps = check_eps(eps)
         self.dropout = dropout
+        self.backend = requested_backend(backend)
         self.alpha = self.vector(dim, device, dtype)
         self.beta = self.vector(dim, device, dtype)
         self.gamma = self.vector(dim, device, dtype) if affine else None
@@ -122,6 +130,14 @@ class SeeDNorm(Norm):
             self.training,
         )
 
+    def normalize_promoted(self, x: Tensor) -> Tensor:
+        backend = choose_backend(self.backend, x, self.dim)
+        if backend == "eager" or (self.training and self.dropout > 0):
+            return super().normalize_promoted(x)
+        p = (self.alpha, self.beta, self.gamma)
+        return ops.seednorm(x, *p, self.num_heads, self.eps, backend=backend)
+
     def shown_options(self) -> dict[str, Any]:
-        shown = {"num_heads": self.num_heads, "eps": self.eps, "dropout": self.dropout}
-        return {key: value for key, value in shown.items() if (key, value) != ("dropout", 0.0)}
+        shown = {"num_heads": self.num_heads, "eps": self.eps}
+        usual = {"dropout": 0.0, "backend": "auto"}
+        return shown | {k: v for k, u in usual.items() if (v := getattr(self, k)) != u}

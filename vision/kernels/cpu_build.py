@@ -1,0 +1,122 @@
+"""Builds the package's C++ kernels: once per machine, source and compiler, into a cache folder.
+
+Several processes may ask at once: one builds under a lock, the others wait for it, and a library
+appears under its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+# -fopenmp only while compiling: linking it would load a second OpenMP runtime beside torch's
+_COMPILE = (
+    "-O3 -march=native -std=c++17 -fopenmp -fno-math-errno -fno-trapping-math -fPIC"
+).split()
+_TIMEOUT = 300  # seconds
+
+
+class UnavailableError(RuntimeError):
+    """A backend cannot work here; the message says why."""
+
+
+@cache
+def load_library(source: Path) -> ctypes.CDLL:
+    """The shared library of a C++ file, built unless this machine has it already.
+
+    Raises:
+        UnavailableError: there is no compiler, or the build fails, or the result cannot be loaded.
+    """
+    compiler = find_compiler()
+    folder = cache_folder()
+    target = folder / f"{source.stem}-{_key(source, compiler)}.so"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            _build_locked(source, compiler, target)
+        return ctypes.CDLL(str(target))
+    except OSError as error:
+        raise UnavailableError(
+            f"no library could be made in {folder} ({error}); set VISION_KERNEL_CACHE to a folder "
+            "that can be written to and from which programs may run"
+        ) from error
+
+
+def find_compiler() -> str:
+    """Path of the C++ compiler: that of $CXX, or g++.
+
+    Raises:
+        UnavailableError: there is none, or this system is not one that is supported.
+    """
+    if importlib.util.find_spec("fcntl") is None or platform.system() != "Linux":
+        raise UnavailableError(f"the C++ kernels are built on Linux only, not {platform.system()}")
+    wanted = os.environ.get("CXX") or "g++"
+    path = shutil.which(wanted)
+    if path is None:
+        raise UnavailableError(f"no C++ compiler {wanted!r} on PATH; install g++ 12 or newer")
+    return path
+
+
+def cache_folder() -> Path:
+    """Where built libraries are: $VISION_KERNEL_CACHE, or vision/kernels in the user's cache."""
+    chosen = os.environ.get("VISION_KERNEL_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "vision" / "kernels"
+
+
+def _key(source: Path, compiler: str) -> str:
+    """Differs where another library would come out: source, flags, compiler or processor."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
+    parts = [source.read_bytes(), " ".join(_COMPILE).encode(), compiler.encode(), version]
+    return hashlib.sha256(b"\0".join([*parts, _processor().encode()])).hexdigest()[:16]
+
+
+def _processor() -> str:
+    """The instruction set; a home folder may be shared by unlike machines."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.lower().startswith(("flags", "features")):
+                return platform.machine() + line
+    return platform.machine()
+
+
+def _build_locked(source: Path, compiler: str, target: Path) -> None:
+    import fcntl
+
+    with target.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released by the system if the process dies
+        if not target.exists():  # another process may have built it meanwhile
+            _build(source, compiler, target)
+
+
+def _build(source: Path, compiler: str, target: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        objects, built = Path(scratch) / "kernel.o", Path(scratch) / "kernel.so"
+
+        _run([compiler, *_COMPILE, "-c", str(source), "-o", str(objects)])
+        _run([compiler, "-shared", str(objects), "-o", str(built)])
+        built.replace(target)
+
+
+def _run(command: list[str]) -> None:
+    try:
+        result = subprocess.run(
+            command, capture_output=True, text=True, timeout=_TIMEOUT, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UnavailableError(f"{' '.join(command)} took over {_TIMEOUT} s") from error
+    if result.returncode:
+        lines = result.stderr.strip().splitlines()
+        reason = next((line for line in lines if "error" in line), lines[-1] if lines else "")
+        raise UnavailableError(f"{command[0]} cannot compile the kernel: {reason}")
