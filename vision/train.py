@@ -72,9 +72,7 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
     trainer = make_trainer(config, folder, timer, accumulate, loggers)
     _say(f"data    {data.describe()}")
     if config.data.name == "digits":
-        _say(
-            "        a small real stand-in; overlays in configs/data and configs/recipes have others"
-        )
+        _say("        a small real stand-in; configs/data and configs/recipes have others")
     _say(f"model   {config.model.name}, {count_parameters(task.model):,} parameters")
     _say(f"norm    {config.norm.name}: {task.conversion}")
     _say(f"run     {folder}, precision {trainer.precision}, seed {config.seed}")
