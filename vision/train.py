@@ -34,7 +34,7 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
 
     Raises ValueError or FileNotFoundError, before anything long starts, for what cannot be run.
     """
-    _quiet_libraries()
+    _set_up_logging()
     check_run(config, resume)
     multiple = 2 if config.mix.mixup or config.mix.cutmix else 1  # they pair images
     options = config.trainer
@@ -185,8 +185,12 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _quiet_libraries() -> None:
-    """Silence what is expected here, so that what is printed means something."""
+def _set_up_logging() -> None:
+    """Show what this package has to say (which kernel a norm uses), silence what is expected."""
+    own = logging.getLogger("vision")
+    own.setLevel(logging.INFO)
+    if not own.handlers:
+        own.addHandler(logging.StreamHandler())
     for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for expected in (
