@@ -18,6 +18,7 @@ SMALL = [
     "optim.lr=2e-3",
     "optim.warmup_epochs=0.5",
     "trainer.epochs=2",
+    "trainer.batch_size_total=32",
     "trainer.progress_bar=false",
 ]
 
