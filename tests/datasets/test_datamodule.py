@@ -178,7 +178,7 @@ def test_a_class_that_training_lacks_is_refused(folder: Path, make_config) -> No
     (folder / "val" / "dog").mkdir()
     Image.new("L", (4, 4)).save(folder / "val" / "dog" / "1.png")
     with pytest.raises(
-        ValueError, match=r"data.val_split = 'validation': .*'train' has not \(dog\)"
+        ValueError, match=r"data.val_split = 'validation': .*training has not \(dog\)"
     ):
         module(make_config(name="folder", root=str(folder)), 4).setup()
 
