@@ -17,7 +17,7 @@ train: $(VENV)/.installed  ## the main job; runs/vit_b_seednorm, continued if it
 	$(BIN)/python tools/train.py $(CONFIG) --resume $(ARGS)
 
 test: $(VENV)/.installed lint  ## everything that CI runs
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -53,6 +53,11 @@ def load_classifier(path: str | Path, which: str = "last", ema: bool = False) ->
     if "vision" not in content:
         raise ValueError(f"{file}: not a checkpoint of this project: it records no configuration")
     record = content["vision"]
+    if record["task"] != "classify":
+        raise ValueError(
+            f"{file}: of task {record['task']}, not a classifier; start one from it with "
+            "model.init_from"
+        )
     config = load_config([], (), [Source(str(file), record["config"], {})]).config
     if config.norm.module is not None:
         load_norm_module(config.norm.module)

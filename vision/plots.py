@@ -14,25 +14,28 @@ import numpy as np
 from vision.callbacks.metrics_csv import read_metrics
 
 
-def plot_curves(metrics: Path, target: Path, title: str, best: str = "val/top1") -> None:
-    """Loss (left) and accuracy in percent (right) over optimizer steps, from a metrics.csv."""
+def plot_curves(metrics: Path, target: Path, title: str, curves: dict[str, str]) -> None:
+    """Figures over optimizer steps, from a metrics.csv.
+
+    `curves` maps the ending of the figures' names to the label of their axis; one panel each, the
+    losses on a logarithmic scale, none where nothing was logged.
+    """
     rows = read_metrics(metrics)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for axis, suffix in ((left, "loss"), (right, "top1")):
-        # the test figures are single points at the end
-        curves = {k for row in rows.values() for k in row if not k.startswith("test/")}
-        for key in sorted(k for k in curves if k.endswith(suffix)):
+    # the test figures are single points at the end
+    logged = {k for row in rows.values() for k in row if not k.startswith("test/")}
+    panels = {e: names for e in curves if (names := sorted(k for k in logged if k.endswith(e)))}
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(5 * len(panels), 4), layout="constrained", squeeze=False
+    )
+    for axis, (ending, names) in zip(axes[0], panels.items(), strict=True):
+        for key in names:
             points = [(step, row[key]) for step, row in sorted(rows.items()) if key in row]
             axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=key)
-        axis.set(xlabel="optimizer step")
+        axis.set(xlabel="optimizer step", ylabel=curves[ending])
+        if ending == "loss":
+            axis.set_yscale("log")
         axis.grid(alpha=0.3)
-        if axis.has_data():
-            axis.legend()
-    left.set(ylabel="cross-entropy (nats)", yscale="log")
-    right.set(ylabel="top-1 accuracy (%)")
-    tops = [row[best] for row in rows.values() if best in row]
-    if tops:
-        right.set_title(f"best {best} {max(tops):.2f} %")
+        axis.legend()
     figure.suptitle(title)
     _save(figure, target)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import warnings
 from pathlib import Path
@@ -26,7 +27,14 @@ from vision.models.weights import initialize_from, read_checkpoint
 from vision.norms.registry import load_norm_module
 from vision.plots import plot_curves
 from vision.run import check_run, open_run, read_summary, record_start, write_json
-from vision.tasks.classify import ClassifyTask
+from vision.tasks.base import TrainingTask
+
+# where each task's LightningModule is: what one needs (diffusers) is not imported for another
+_TASKS = {
+    "classify": ("vision.tasks.classify", "ClassifyTask"),
+    "mae": ("vision.tasks.mae", "MAETask"),
+    "dit": ("vision.tasks.dit", "DiTTask"),
+}
 
 
 def train(config: Config, resume: bool = False) -> dict[str, Any]:
@@ -36,30 +44,11 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
     """
     _set_up_logging()
     check_run(config, resume)
-    multiple = 2 if config.mix.mixup or config.mix.cutmix else 1  # they pair images
-    options = config.trainer
-    _, accumulate = split_batch(
-        options.batch_size_total,
-        options.batch_size_device,
-        options.devices * options.num_nodes,
-        multiple,
-    )
-    data = ImageDataModule(
-        config.data,
-        seed=config.seed,
-        batch_size_total=options.batch_size_total,
-        batch_size_device=options.batch_size_device,
-        batch_multiple=multiple,
-    )
-    data.setup("fit")
+    data, accumulate = _open_data(config)
     if config.norm.module is not None:
         load_norm_module(config.norm.module)
     pl.seed_everything(config.seed, verbose=False)
-    task = ClassifyTask(config, data.class_names, data.steps_per_epoch)
-    if config.model.init_from is not None:
-        print(initialize_from(task.model, config.model.init_from))
-        if task.ema is not None:
-            task.ema.set(task.model)
+    task = create_task(config, data)
     folder, checkpoint = open_run(config)
     finished = read_summary(folder)
     if finished is not None:
@@ -69,15 +58,8 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
     timer = Timer()
     table = MetricsCSV(folder / "metrics.csv", step)
     loggers = [table, *_loggers(config, folder, step)]
-    trainer = make_trainer(config, folder, timer, accumulate, loggers)
-    _say(f"data    {data.describe()}")
-    if config.data.name == "digits":
-        _say("        a small real stand-in; configs/data and configs/recipes have others")
-    _say(f"model   {config.model.name}, {count_parameters(task.model):,} parameters")
-    _say(f"norm    {config.norm.name}: {task.conversion}")
-    _say(f"run     {folder}, precision {trainer.precision}, seed {config.seed}")
-    if step is not None:
-        _say(f"resume  from step {step}")
+    trainer = make_trainer(task, folder, timer, accumulate, loggers)
+    _announce(task, data, trainer, step)
     if trainer.is_global_zero:
         record_start(folder, environment_record(), step)
     trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -93,21 +75,72 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
         "steps": trainer.global_step,
     }
     if trainer.is_global_zero:
-        plot_curves(folder / "metrics.csv", folder / "curves.png", config.name)
+        plot_curves(folder / "metrics.csv", folder / "curves.png", config.name, task.curves)
         write_json(folder / "summary.json", summary)
     return summary
 
 
+def create_task(config: Config, data: ImageDataModule) -> TrainingTask:
+    """The LightningModule of `config.task`, its weights from `model.init_from` where given."""
+    module, name = _TASKS[config.task]
+    task: TrainingTask = getattr(importlib.import_module(module), name)(
+        config, data.class_names, data.steps_per_epoch
+    )
+    if config.model.init_from is not None:
+        _say(str(initialize_from(task.model, config.model.init_from)))
+        if task.ema is not None:
+            task.ema.set(task.model)
+    return task
+
+
+def _open_data(config: Config) -> tuple[ImageDataModule, int]:
+    """The data, opened, and over how many batches gradients are accumulated."""
+    options = config.trainer
+    multiple = 2 if config.mix.mixup or config.mix.cutmix else 1  # they pair images
+    _, accumulate = split_batch(
+        options.batch_size_total,
+        options.batch_size_device,
+        options.devices * options.num_nodes,
+        multiple,
+    )
+    data = ImageDataModule(
+        config.data,
+        seed=config.seed,
+        batch_size_total=options.batch_size_total,
+        batch_size_device=options.batch_size_device,
+        batch_multiple=multiple,
+    )
+    data.setup("fit")
+    return data, accumulate
+
+
+def _announce(
+    task: TrainingTask, data: ImageDataModule, trainer: pl.Trainer, step: int | None
+) -> None:
+    """Tell what is about to be trained, on what."""
+    config = task.config
+    _say(f"data    {data.describe()}")
+    if config.data.name == "digits":
+        _say("        a small real stand-in; configs/data and configs/recipes have others")
+    _say(f"model   {config.model.name}, {count_parameters(task.model):,} parameters")
+    _say(f"norm    {config.norm.name}: {task.conversion}")
+    _say(f"run     {trainer.default_root_dir}, precision {trainer.precision}, seed {config.seed}")
+    if step is not None:
+        _say(f"resume  from step {step}")
+
+
 def make_trainer(
-    config: Config, folder: Path, timer: Timer, accumulate: int, loggers: list[Logger]
+    task: TrainingTask, folder: Path, timer: Timer, accumulate: int, loggers: list[Logger]
 ) -> pl.Trainer:
     """Lightning's Trainer with this project's callbacks, writing into `folder`."""
+    config = task.config
     options = config.trainer
+    monitor, mode = task.monitor
     best = ModelCheckpoint(
         dirpath=folder,
         filename="best",
-        monitor="val/top1",
-        mode="max",
+        monitor=monitor,
+        mode=mode,
         save_weights_only=True,
         enable_version_counter=False,
     )
@@ -115,7 +148,8 @@ def make_trainer(
         StepSeeding(config.seed),
         Throughput(options.log_every_n_steps),
         timer,
-        EpochLine(),
+        EpochLine((*task.shown, "train/images_per_sec", "data/skipped")),
+        *task.callbacks(folder),
         best,
         LastCheckpoint(folder / "last.ckpt", options.checkpoint_every_n_steps),
     ]

@@ -8,7 +8,12 @@ import torch
 
 from vision.config.schema import OptimConfig
 from vision.norms import convert_norms
-from vision.tasks.optim import create_optimizer, create_schedule, parameter_groups
+from vision.tasks.optim import (
+    check_optimizer,
+    create_optimizer,
+    create_schedule,
+    parameter_groups,
+)
 
 
 def vit(norm: str, **options: object) -> torch.nn.Module:
@@ -57,7 +62,7 @@ def test_layer_decay_scales_the_learning_rate_of_a_norm_with_its_block() -> None
 
 def test_schedule_is_linear_then_cosine_per_step() -> None:
     config = OptimConfig(lr=1.0, min_lr=0.1, warmup_epochs=2, warmup_lr=0.0)
-    optimizer = create_optimizer(vit("layernorm"), config)
+    optimizer = create_optimizer(vit("layernorm"), config, 256)
     schedule = create_schedule(optimizer, config, epochs=10, updates_per_epoch=5)
     for step in range(51):
         schedule.step_update(step)
@@ -67,10 +72,17 @@ def test_schedule_is_linear_then_cosine_per_step() -> None:
         assert optimizer.param_groups[0]["lr"] == pytest.approx(expected, abs=1e-9)
 
 
+def test_base_learning_rate_is_scaled_by_the_batch_and_lr_is_not() -> None:
+    scaled = create_optimizer(vit("layernorm"), OptimConfig(lr=1.0, base_lr=1.5e-4), 4096)
+    plain = create_optimizer(vit("layernorm"), OptimConfig(lr=1e-3), 4096)
+    assert scaled.param_groups[0]["lr"] == pytest.approx(2.4e-3)
+    assert plain.param_groups[0]["lr"] == 1e-3
+
+
 @pytest.mark.parametrize("opt", ["adamw", "sgd", "lamb", "lars", "lion"])
 def test_optimizers_are_timms_by_name(opt: str) -> None:
     model = vit("seednorm")
-    optimizer = create_optimizer(model, OptimConfig(opt=opt, lr=0.01))
+    optimizer = create_optimizer(model, OptimConfig(opt=opt, lr=0.01), 256)
     before = model.head.weight.detach().clone()
     model(torch.randn(2, 3, 8, 8)).square().mean().backward()
     optimizer.step()
@@ -79,4 +91,4 @@ def test_optimizers_are_timms_by_name(opt: str) -> None:
 
 def test_unknown_optimizer_names_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"optim\.opt = 'adamww'.*did you mean 'adamw'"):
-        create_optimizer(vit("layernorm"), OptimConfig(opt="adamww"))
+        check_optimizer("adamww")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -41,16 +42,21 @@ class Throughput(pl.Callback):
 
 
 class EpochLine(pl.Callback):
-    """Prints one line per epoch, which stays when the progress bar has gone."""
+    """Prints one line per epoch, which stays when the progress bar has gone.
+
+    `shown`: names of the logged figures in it, left out where they were not logged.
+    """
+
+    def __init__(self, shown: Sequence[str]) -> None:
+        self.shown = shown
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the figures of the epoch on the first process."""
         if not trainer.is_global_zero:
             return
-        shown = "train/loss val/loss val/top1 val/ema_top1 train/images_per_sec data/skipped"
         values = trainer.callback_metrics
         figures = "  ".join(
-            f"{key} {float(values[key]):.4g}" for key in shown.split() if key in values
+            f"{key} {float(values[key]):.4g}" for key in self.shown if key in values
         )
         epoch, last = trainer.current_epoch + 1, trainer.max_epochs
         print(f"epoch {epoch:>{len(str(last))}}/{last}  {figures}", flush=True)

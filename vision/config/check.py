@@ -29,9 +29,9 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
         "more than 0",
         lambda v: v > 0,
         "data.img_size data.in_chans data.num_classes data.augment.re_count model.patch_size "
-        "model.embed_dim model.depth model.num_heads optim.lr optim.eps optim.clip_grad "
-        "trainer.epochs trainer.batch_size_total trainer.batch_size_device trainer.devices "
-        "trainer.num_nodes trainer.val_every_n_epochs trainer.log_every_n_steps "
+        "model.embed_dim model.depth model.num_heads optim.lr optim.base_lr optim.eps "
+        "optim.clip_grad trainer.epochs trainer.batch_size_total trainer.batch_size_device "
+        "trainer.devices trainer.num_nodes trainer.val_every_n_epochs trainer.log_every_n_steps "
         "trainer.checkpoint_every_n_steps",
     ),
     (
@@ -50,7 +50,7 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
         lambda v: 0 <= v < 1,
         "model.drop_rate model.drop_path_rate mix.label_smoothing ema.decay",
     ),
-    ("more than 0, at most 1", lambda v: 0 < v <= 1, "data.crop_pct"),
+    ("more than 0, at most 1", lambda v: 0 < v <= 1, "data.crop_pct data.train_fraction"),
     ("two numbers", lambda v: len(v) == 2, "data.augment.scale data.augment.ratio optim.betas"),
 ]
 

@@ -32,6 +32,8 @@ class ModelConfig:
     drop_rate: float = 0.0  # dropout before the classifier
     drop_path_rate: float = 0.0  # stochastic depth, linear in depth
     init_from: str | None = None  # run directory, .ckpt, .safetensors or .pth to start from
+    init_from_strict: bool = True  # false: norms that do not fit the file start fresh
+    linear_probe: bool = False  # train only a head behind a batch norm, on a frozen encoder
 
 
 @dataclass
@@ -59,6 +61,7 @@ class DataConfig:
     val_split: str = "validation"  # watched during training
     test_split: str | None = None  # final figures; None: the validation split
     download: bool = False  # let torchvision fetch the data set into root
+    train_fraction: float = 1.0  # share of each class's training images to use, chosen by the seed
     img_size: int = 224  # pixels, square
     in_chans: int = 3  # 1: grey, 3: RGB
     num_classes: int | None = None  # None: as many as the data set declares
@@ -88,6 +91,7 @@ class OptimConfig:
 
     opt: str = "adamw"  # a name from timm.optim.list_optimizers()
     lr: float = 1e-3  # peak, for the batch size given; not scaled
+    base_lr: float | None = None  # given instead of lr: lr = base_lr x batch_size_total / 256
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     eps: float = 1e-8
     momentum: float = 0.9  # optimizers that have one (SGD, LARS)
@@ -106,6 +110,27 @@ class EmaConfig:
 
     decay: float | None = None  # None: off
     warmup: bool = False  # shorter average at the start of training
+
+
+@dataclass
+class MaeConfig:
+    """Masked autoencoder pre-training (task mae)."""
+
+    mask_ratio: float = 0.75  # share of the patches that the encoder does not see
+
+
+@dataclass
+class DitConfig:
+    """Class-conditional diffusion transformer (task dit)."""
+
+    label_dropout: float = 0.1  # share of labels replaced by the null class, for guidance
+
+
+@dataclass
+class EvaluationConfig:
+    """Figures on generated images while a generator trains (task dit)."""
+
+    extractor: str | None = None  # inception, dinov2, timm:NAME or run:PATH; None: no figures
 
 
 @dataclass
@@ -133,7 +158,7 @@ class TrainerConfig:
 class Config:
     """A whole run. Its directory is `output_dir/name`."""
 
-    task: Literal["classify"] = "classify"
+    task: Literal["classify", "mae", "dit"] = "classify"
     name: str = "run"
     output_dir: str = "runs"
     seed: int = 0
@@ -143,4 +168,7 @@ class Config:
     mix: MixConfig = field(default_factory=MixConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
+    mae: MaeConfig = field(default_factory=MaeConfig)
+    dit: DitConfig = field(default_factory=DitConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)

@@ -57,9 +57,15 @@ def check_optimizer(name: str) -> None:
         raise ValueError(f"optim.opt = {name!r}: timm has none; {nearest(name, known)}")
 
 
-def create_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """The optimizer named by `config.opt`. Raises ValueError for a name unknown to timm."""
-    check_optimizer(config.opt)
+def peak_lr(config: OptimConfig, batch_size_total: int) -> float:
+    """`lr`, or `base_lr` scaled linearly by the images per optimizer step (1706.02677)."""
+    return config.lr if config.base_lr is None else config.base_lr * batch_size_total / 256
+
+
+def create_optimizer(
+    model: nn.Module, config: OptimConfig, batch_size_total: int
+) -> torch.optim.Optimizer:
+    """The optimizer named by `config.opt`, which `check_optimizer` knows."""
     groups = parameter_groups(model, config.weight_decay, config.layer_decay)
     options: dict[str, Any] = {"momentum": config.momentum}
     if "adam" in config.opt or "lion" in config.opt or "lamb" in config.opt:
@@ -67,7 +73,11 @@ def create_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optim
         if "lion" in config.opt:
             del options["eps"]
     return create_optimizer_v2(
-        groups, opt=config.opt, lr=config.lr, weight_decay=config.weight_decay, **options
+        groups,
+        opt=config.opt,
+        lr=peak_lr(config, batch_size_total),
+        weight_decay=config.weight_decay,
+        **options,
     )
 
 

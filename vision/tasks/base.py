@@ -1,0 +1,159 @@
+"""What every training has in common: optimizer, averaged weights, loss, divergence, checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, SumMetric
+
+from vision.config import Config
+from vision.datasets.dataset import Batch
+from vision.norms.convert import Conversion
+from vision.tasks.optim import check_optimizer, create_optimizer, create_schedule
+
+
+class TrainingTask(pl.LightningModule):
+    """Trains `model`; an EMA of its weights is kept beside it where `ema.decay` is set.
+
+    A task says what its loss is (`compute_loss`) and how it is judged (`judge`, `figures`). Logged
+    are `train/loss` (mean over the epoch), `train/loss_step`, `train/lr` and `{val,test}/FIGURE`.
+    """
+
+    monitor: ClassVar[
+        tuple[str, str]
+    ]  # the figure that best.ckpt keeps the best of; "max" or "min"
+    shown: ClassVar[tuple[str, ...]]  # figures in the line that each epoch prints
+    curves: ClassVar[dict[str, str]]  # curves.png: ending of a figure's name -> label of its axis
+
+    def __init__(
+        self,
+        config: Config,
+        model: nn.Module,
+        conversion: Conversion,
+        class_names: list[str],
+        steps_per_epoch: int,
+    ) -> None:
+        super().__init__()
+        check_optimizer(config.optim.opt)  # Lightning would ask only when the run has begun
+        self.config = config
+        self.model = model
+        self.conversion = conversion  # which norms were swapped, for the person who watches
+        self.class_names = class_names
+        self.steps_per_epoch = steps_per_epoch
+        self.ema: ModelEmaV3 | None = None
+        if config.ema.decay is not None:
+            self.ema = ModelEmaV3(
+                model, decay=config.ema.decay, use_warmup=config.ema.warmup
+            ).requires_grad_(False)
+        if config.trainer.compile:
+            self.model.compile()
+        self.train_loss = MeanMetric()
+        # in the checkpoint, so that an epoch resumed in its middle logs the mean over all of it
+        self.train_loss.persistent(True)
+        self.skipped = SumMetric()
+
+    def compute_loss(self, batch: Batch) -> Tensor:
+        """Scalar loss of one training batch; random numbers were seeded by `StepSeeding`."""
+        raise NotImplementedError
+
+    def judge(self, batch: Batch, batch_idx: int) -> None:
+        """Count one batch (never empty) of the validation or test split."""
+        raise NotImplementedError
+
+    def figures(self) -> dict[str, Tensor | float]:
+        """Figures over all that was judged, on all processes; forgets it."""
+        raise NotImplementedError
+
+    def callbacks(self, folder: Path) -> list[pl.Callback]:
+        """What this task wants done beside its training; `folder` is the run's directory."""
+        return []
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch, logged, and a stop where it is not finite."""
+        loss = self.compute_loss(batch)
+        self.train_loss.update(loss.detach())
+        self.skipped.update(batch.skipped)
+        count = len(batch.images)
+        self.log("train/loss_step", loss.detach(), prog_bar=True, batch_size=count)
+        groups = self.trainer.optimizers[0].param_groups
+        self.log("train/lr", max(group["lr"] for group in groups), batch_size=count)
+        # not at every step: reading the value waits for the device
+        looked_at = batch_idx % self.config.trainer.log_every_n_steps == 0
+        if looked_at and not math.isfinite(value := loss.item()):
+            raise FloatingPointError(
+                f"the loss is {value} at step {self.global_step}: lower optim.lr "
+                f"({max(group['lr'] for group in groups):.3g}), set optim.clip_grad, or use more "
+                "warm-up"
+            )
+        if self.trainer.is_last_batch:
+            self._log_epoch(count)
+        return loss
+
+    def _log_epoch(self, batch_size: int) -> None:
+        """Log the mean loss of the epoch, and how many unreadable images were passed over."""
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": batch_size}
+        self.log("train/loss", self.train_loss.compute(), **options)
+        self.train_loss.reset()
+        if self.config.data.on_corrupt == "skip":
+            self.log("data/skipped", self.skipped.compute(), **options)
+            self.skipped.reset()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count one batch."""
+        self._count(batch, batch_idx)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count one batch."""
+        self._count(batch, batch_idx)
+
+    def _count(self, batch: Batch, batch_idx: int) -> None:
+        self.skipped.update(batch.skipped)
+        if len(batch.images) > 0:
+            self.judge(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the figures over the validation split."""
+        self._log_figures("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the figures over the test split."""
+        self._log_figures("test")
+
+    def _log_figures(self, stage: str) -> None:
+        for name, value in self.figures().items():
+            self.log(f"{stage}/{name}", value)
+
+    def configure_optimizers(self) -> Any:
+        """timm's optimizer, and its schedule stepped with every update."""
+        config = self.config
+        optimizer = create_optimizer(self.model, config.optim, config.trainer.batch_size_total)
+        epochs = config.trainer.epochs
+        schedule = create_schedule(optimizer, config.optim, epochs, self.steps_per_epoch)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """timm schedules are told the number of updates."""
+        scheduler.step_update(self.global_step)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Update the average after the weights, before any checkpoint is written."""
+        super().optimizer_step(*args, **kwargs)
+        if self.ema is not None:
+            self.ema.update(self.model, step=self.global_step + 1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make a checkpoint tell by itself what it is of."""
+        checkpoint["vision"] = {
+            "task": self.config.task,
+            "config": dataclasses.asdict(self.config),
+            "class_names": self.class_names,
+        }
