@@ -4,6 +4,7 @@ config.yaml        the resolved configuration
 environment.json   versions, git commit, device, command line; one entry per start
 metrics.csv        one row per logged step;  tensorboard/  the same for TensorBoard
 last.ckpt          everything for an exact resume;  best.ckpt  weights of the best validation
+diagnostics.csv    what the norms do, where trainer.diagnostics_every_n_steps is set
 curves.png         loss and accuracy;  summary.json  final figures, written at the very end
 """
 
@@ -28,6 +29,7 @@ _FREE_KEYS = {
     "data.num_workers",
     "trainer.accelerator",
     "trainer.checkpoint_every_n_steps",
+    "trainer.diagnostics_every_n_steps",
     "trainer.progress_bar",
     "trainer.loggers",
 }

@@ -15,6 +15,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from vision.callbacks.checkpoint import LastCheckpoint
+from vision.callbacks.diagnostics import NormDiagnostics
 from vision.callbacks.metrics_csv import MetricsCSV
 from vision.callbacks.progress import EpochLine, Throughput
 from vision.callbacks.seeding import StepSeeding
@@ -58,7 +59,8 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
     timer = Timer()
     table = MetricsCSV(folder / "metrics.csv", step)
     loggers = [table, *_loggers(config, folder, step)]
-    trainer = make_trainer(task, folder, timer, accumulate, loggers)
+    callbacks = [timer, *task.callbacks(folder), *_diagnostics(config, folder, step)]
+    trainer = make_trainer(task, folder, callbacks, accumulate, loggers)
     _announce(task, data, trainer, step)
     if trainer.is_global_zero:
         record_start(folder, environment_record(), step)
@@ -130,9 +132,13 @@ def _announce(
 
 
 def make_trainer(
-    task: TrainingTask, folder: Path, timer: Timer, accumulate: int, loggers: list[Logger]
+    task: TrainingTask,
+    folder: Path,
+    extra: list[pl.Callback],
+    accumulate: int,
+    loggers: list[Logger],
 ) -> pl.Trainer:
-    """Lightning's Trainer with this project's callbacks, writing into `folder`."""
+    """Lightning's Trainer with this project's callbacks and `extra`, writing into `folder`."""
     config = task.config
     options = config.trainer
     monitor, mode = task.monitor
@@ -147,9 +153,8 @@ def make_trainer(
     callbacks: list[pl.Callback] = [
         StepSeeding(config.seed),
         Throughput(options.log_every_n_steps),
-        timer,
         EpochLine((*task.shown, "train/images_per_sec", "data/skipped")),
-        *task.callbacks(folder),
+        *extra,
         best,
         LastCheckpoint(folder / "last.ckpt", options.checkpoint_every_n_steps),
     ]
@@ -189,6 +194,13 @@ def _final_metrics(table: MetricsCSV) -> dict[str, float]:
     last = {key: value for _, row in sorted(table.rows.items()) for key, value in row.items()}
     kept = ("val/", "test/", "data/")
     return {k: v for k, v in last.items() if k.startswith(kept) or k == "train/loss"}
+
+
+def _diagnostics(config: Config, folder: Path, resume_step: int | None) -> list[pl.Callback]:
+    every = config.trainer.diagnostics_every_n_steps
+    if every is None:
+        return []
+    return [NormDiagnostics(folder / "diagnostics.csv", every, resume_step)]
 
 
 def _loggers(config: Config, folder: Path, resume_step: int | None) -> list[Logger]:

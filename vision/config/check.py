@@ -32,7 +32,7 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
         "model.embed_dim model.depth model.num_heads optim.lr optim.base_lr optim.eps "
         "optim.clip_grad trainer.epochs trainer.batch_size_total trainer.batch_size_device "
         "trainer.devices trainer.num_nodes trainer.val_every_n_epochs trainer.log_every_n_steps "
-        "trainer.checkpoint_every_n_steps",
+        "trainer.checkpoint_every_n_steps trainer.diagnostics_every_n_steps",
     ),
     (
         "0 or more",
@@ -59,6 +59,7 @@ def check_config(config: Config) -> None:
     """Raise ValueError (or FileNotFoundError) naming key, value, expectation and fix."""
     _check_numbers(config)
     _check_norm(config)
+    _check_diagnostics(config)
     _check_model(config)
     check_data(config.data)
 
@@ -100,6 +101,14 @@ def _check_numbers(config: Config) -> None:
     if not re.fullmatch(r"[\w.+-][\w.+\-/]*", config.name) or ".." in config.name:
         raise ValueError(
             f"name = {config.name!r}: names a folder in output_dir; use letters, digits and ._+-"
+        )
+
+
+def _check_diagnostics(config: Config) -> None:
+    if config.trainer.compile and config.trainer.diagnostics_every_n_steps is not None:
+        raise ValueError(
+            f"trainer.diagnostics_every_n_steps = {config.trainer.diagnostics_every_n_steps}: a "
+            "compiled model does not call hooks; set trainer.compile=false, or this to null"
         )
 
 

@@ -148,6 +148,7 @@ class TrainerConfig:
     compile: bool = False  # torch.compile the model
     val_every_n_epochs: int = 1
     log_every_n_steps: int = 10
+    diagnostics_every_n_steps: int | None = None  # diagnostics.csv of the norms; None: off
     checkpoint_every_n_steps: int | None = None  # None: last.ckpt is written after each epoch
     progress_bar: bool = True
     # further loggers by class path, e.g. {class: pytorch_lightning.loggers.WandbLogger, project: x}

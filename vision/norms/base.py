@@ -54,6 +54,13 @@ class Norm(nn.Module):
         """
         return self.normalize(x.to(torch.promote_types(x.dtype, torch.float32))).to(x.dtype)
 
+    def diagnose(self, x: Tensor) -> dict[str, Tensor]:
+        """Scalars that tell what this norm does to the input `x` of `forward`; none by default.
+
+        Used by `NormDiagnostics`, beside the sizes of input, output, parameters and gradients.
+        """
+        return {}
+
     def reset_parameters(self) -> None:
         """Sets all parameters to their start values."""
 

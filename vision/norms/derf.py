@@ -52,3 +52,8 @@ class Derf(Norm):
     def normalize(self, x: Tensor) -> Tensor:
         y = torch.erf(self.alpha.to(x.dtype) * x + self.shift.to(x.dtype))
         return scale_and_shift(y, self.weight, self.bias)
+
+    def diagnose(self, x: Tensor) -> dict[str, Tensor]:
+        """Share of the activations whose erf is beyond 0.99."""
+        y = torch.erf(self.alpha * x + self.shift)
+        return {"saturated": (y.abs() > 0.99).float().mean()}

@@ -45,3 +45,7 @@ class DyT(Norm):
     def normalize(self, x: Tensor) -> Tensor:
         y = torch.tanh(self.alpha.to(x.dtype) * x)
         return scale_and_shift(y, self.weight, self.bias)
+
+    def diagnose(self, x: Tensor) -> dict[str, Tensor]:
+        """Share of the activations whose tanh is beyond 0.99."""
+        return {"saturated": (torch.tanh(self.alpha * x).abs() > 0.99).float().mean()}

@@ -137,6 +137,18 @@ class SeeDNorm(Norm):
         p = (self.alpha, self.beta, self.gamma)
         return ops.seednorm(x, *p, self.num_heads, self.eps, backend=backend)
 
+    def diagnose(self, x: Tensor) -> dict[str, Tensor]:
+        """Mean, spread and saturated share (beyond 0.99) of tanh(x·β), over tokens and heads."""
+        x = x.movedim(1, -1) if self.channels_first else x
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        heads = (self.num_heads, self.dim // self.num_heads)
+        dynamic = torch.tanh((x * self.beta).unflatten(-1, heads).sum(-1))  # [..., H]
+        return {
+            "dynamic_mean": dynamic.mean(),
+            "dynamic_std": dynamic.std(correction=0),
+            "dynamic_saturated": (dynamic.abs() > 0.99).float().mean(),
+        }
+
     def shown_options(self) -> dict[str, Any]:
         shown = {"num_heads": self.num_heads, "eps": self.eps}
         usual = {"dropout": 0.0, "backend": "auto"}

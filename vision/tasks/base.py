@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
+import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, SumMetric
 
 from vision.config import Config
 from vision.datasets.dataset import Batch
+from vision.models.finite import nonfinite_module, nonfinite_tensor
 from vision.norms.convert import Conversion
 from vision.tasks.optim import check_optimizer, create_optimizer, create_schedule
 
@@ -53,7 +55,7 @@ class TrainingTask(pl.LightningModule):
             ).requires_grad_(False)
         if config.trainer.compile:
             self.model.compile()
-        self.train_loss = MeanMetric()
+        self.train_loss = MeanMetric(nan_strategy="disable")  # NaN must be seen, not left out
         # in the checkpoint, so that an epoch resumed in its middle logs the mean over all of it
         self.train_loss.persistent(True)
         self.skipped = SumMetric()
@@ -86,14 +88,26 @@ class TrainingTask(pl.LightningModule):
         # not at every step: reading the value waits for the device
         looked_at = batch_idx % self.config.trainer.log_every_n_steps == 0
         if looked_at and not math.isfinite(value := loss.item()):
-            raise FloatingPointError(
-                f"the loss is {value} at step {self.global_step}: lower optim.lr "
-                f"({max(group['lr'] for group in groups):.3g}), set optim.clip_grad, or use more "
-                "warm-up"
-            )
+            layer = nonfinite_module(self.model, lambda: self.compute_loss(batch))
+            raise self._diverged(f"the loss is {value}, first seen in {layer or 'the loss'}")
         if self.trainer.is_last_batch:
             self._log_epoch(count)
         return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Stop where a gradient is not finite, before it reaches the weights."""
+        scaled = self.trainer.precision == "16-mixed"  # there the scaler skips such a step
+        if self.global_step % self.config.trainer.log_every_n_steps == 0 and not scaled:
+            name = nonfinite_tensor((n, p.grad) for n, p in self.model.named_parameters())
+            if name is not None:
+                raise self._diverged(f"the gradient of {name} is not finite")
+
+    def _diverged(self, what: str) -> FloatingPointError:
+        rate = max(group["lr"] for group in self.trainer.optimizers[0].param_groups)
+        return FloatingPointError(
+            f"{what}, at step {self.global_step}: lower optim.lr (now {rate:.3g}), set "
+            "optim.clip_grad, or use more warm-up; last.ckpt is the last good one"
+        )
 
     def _log_epoch(self, batch_size: int) -> None:
         """Log the mean loss of the epoch, and how many unreadable images were passed over."""
