@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import logging
+import resource
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,7 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
     """
     _set_up_logging()
     check_run(config, resume)
-    data, accumulate = _open_data(config)
+    data, accumulate = open_data(config)
     if config.norm.module is not None:
         load_norm_module(config.norm.module)
     pl.seed_everything(config.seed, verbose=False)
@@ -75,6 +77,7 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
         "parameters": count_parameters(task.model),
         "wall_seconds": round(timer.time_elapsed("train"), 1),
         "steps": trainer.global_step,
+        "peak_memory_bytes": _peak_memory(trainer),
     }
     if trainer.is_global_zero:
         plot_curves(folder / "metrics.csv", folder / "curves.png", config.name, task.curves)
@@ -95,7 +98,7 @@ def create_task(config: Config, data: ImageDataModule) -> TrainingTask:
     return task
 
 
-def _open_data(config: Config) -> tuple[ImageDataModule, int]:
+def open_data(config: Config) -> tuple[ImageDataModule, int]:
     """The data, opened, and over how many batches gradients are accumulated."""
     options = config.trainer
     multiple = 2 if config.mix.mixup or config.mix.cutmix else 1  # they pair images
@@ -187,6 +190,14 @@ def resolve_precision(precision: str) -> str:
         return precision
     fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16-mixed" if fast else "32-true"
+
+
+def _peak_memory(trainer: pl.Trainer) -> int:
+    """Most bytes in use: of the first device on CUDA, of the whole process elsewhere."""
+    if trainer.strategy.root_device.type == "cuda":
+        return torch.cuda.max_memory_allocated(trainer.strategy.root_device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _final_metrics(table: MetricsCSV) -> dict[str, float]:

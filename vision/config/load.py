@@ -75,8 +75,8 @@ def load_config(
     A file may name `base:` files, relative to itself, that it builds on. `name` defaults to the
     stem of the first file. Raises ConfigError.
     """
-    sources = [*start, *(source for file in files for source in _read_file(Path(file)))]
-    sources += [_read_override(text) for text in overrides]
+    sources = [*start, *(source for file in files for source in read_file(Path(file)))]
+    sources += [read_override(text) for text in overrides]
     merged = OmegaConf.structured(Config)
     if files:
         merged.name = Path(files[0]).stem
@@ -121,7 +121,8 @@ def nearest(value: object, choices: Iterable[str]) -> str:
     return " ".join(filter(None, [hint, f"({listed})" if hint and listed else listed]))
 
 
-def _read_file(path: Path, above: tuple[Path, ...] = ()) -> Iterator[Source]:
+def read_file(path: Path, above: tuple[Path, ...] = ()) -> Iterator[Source]:
+    """The bases of a YAML file, then itself. Raises ConfigError."""
     if path.resolve() in above:
         raise ConfigError(f"{path}: its base files lead back to itself; remove one `base:`")
     try:
@@ -143,7 +144,7 @@ def _read_file(path: Path, above: tuple[Path, ...] = ()) -> Iterator[Source]:
     bases = tree.pop("base", None) or []
     for base in [bases] if isinstance(bases, str) else bases:
         below = Path(os.path.normpath(path.parent / str(base)))
-        yield from _read_file(below, (*above, path.resolve()))
+        yield from read_file(below, (*above, path.resolve()))
     module = tree["norm"].get("module") if isinstance(tree.get("norm"), dict) else None
     if isinstance(module, str) and module.endswith(".py") and (path.parent / module).is_file():
         # a run directory keeps the resolved config, which must still find the file
@@ -178,7 +179,8 @@ def _key_lines(node: yaml.Node, prefix: str = "") -> Iterator[tuple[str, int]]:
             yield from _key_lines(value, f"{prefix}{key.value}.")
 
 
-def _read_override(text: str) -> Source:
+def read_override(text: str) -> Source:
+    """`key.key=value`, the value in YAML. Raises ConfigError."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ConfigError(f"{COMMAND_LINE}: '{text}': expected key=value, as in optim.lr=1e-4")

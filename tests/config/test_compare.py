@@ -1,0 +1,64 @@
+"""A grid of runs from a file, and what is refused in one."""
+
+from pathlib import Path
+
+import pytest
+
+from vision.config import ConfigError
+from vision.config.compare import CompareConfig, load_compare, make_cells, save_compare
+
+GRID = """
+seeds: [3, 5]
+norms: {layernorm: {}, seednorm: {num_heads: 16, dropout: 0.1}}
+tasks:
+  tuned: {configs: [../tune.yaml], init_from: base}
+  base: {configs: [../a.yaml, ../b.yaml], overrides: [trainer.epochs=1]}
+"""
+
+
+def load(tmp_path: Path, text: str, *overrides: str) -> CompareConfig:
+    folder = tmp_path / "compare"
+    folder.mkdir(exist_ok=True)
+    file = folder / "grid.yaml"
+    file.write_text(text)
+    return load_compare(file, overrides)
+
+
+def test_every_norm_meets_every_seed_and_what_is_started_from_comes_first(tmp_path: Path) -> None:
+    config = load(tmp_path, GRID, "output_dir=out")
+    cells = make_cells(config)
+    assert list(cells) == ["base", "tuned"]
+    assert [str(c) for c in cells["base"]] == [
+        "base/layernorm_seed3", "base/layernorm_seed5",
+        "base/seednorm_seed3", "base/seednorm_seed5",
+    ]  # fmt: skip
+    last = cells["tuned"][-1]
+    assert last.folder == Path("out/grid/tuned/seednorm_seed5")
+    assert last.arguments == (
+        f"{tmp_path}/tune.yaml", "norm.name=seednorm",
+        "norm.options={num_heads: 16, dropout: 0.1}", "seed=5", "output_dir=out/grid/tuned",
+        "name=seednorm_seed5", "model.init_from=out/grid/base/seednorm_seed5",
+    )  # fmt: skip
+
+
+def test_a_saved_grid_is_read_back_unchanged(tmp_path: Path) -> None:
+    config = load(tmp_path, GRID)
+    save_compare(config, tmp_path / "compare.yaml")
+    assert load_compare(tmp_path / "compare.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (GRID + "baseline: layernrm\n", "did you mean 'layernorm'"),
+        (GRID.replace("init_from: base", "init_from: bas"), "did you mean 'base'"),
+        (GRID.replace("[3, 5]", "[]"), "seeds is empty"),
+        (GRID.replace("[3, 5]", "[a]"), "seeds"),
+        (GRID.replace("tuned:", "tu/ned:"), "names a folder"),
+        (GRID.replace("configs: [../tune.yaml]", "config: [x]"), "config"),
+        (GRID.replace("base: {", "base: {init_from: tuned, "), "lead back"),
+    ],
+)
+def test_an_impossible_grid_is_refused(tmp_path: Path, text: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        load(tmp_path, text)

@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+"""Train every norm on every task with every seed, then write the report.
+
+  python tools/compare.py configs/compare/digits.yaml
+  python tools/compare.py configs/compare/digits.yaml --dry-run
+  python tools/compare.py configs/compare/digits.yaml seeds=[0] name=quick --jobs 2
+  python tools/compare.py configs/compare/imagenet.yaml --sbatch "--gres=gpu:8" "--time=72:00:00"
+
+Each cell is a run of tools/train.py in OUTPUT_DIR/NAME/TASK/NORM_seedSEED. Called again, finished
+and diverged cells are left alone, interrupted ones resume, failed ones are tried again.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from vision.cli import run_tool, split_arguments
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="YAML file, as in configs/compare/")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. seeds=[0]")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="runs at a time; default 1"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="measure a few steps of each, print, stop"
+    )
+    parser.add_argument(
+        "--sbatch", nargs="*", metavar="OPTION", help="write SLURM job arrays instead of running"
+    )
+    arguments = parser.parse_intermixed_args()
+
+    from vision.compare.command import run
+
+    _, overrides = split_arguments(arguments.overrides)
+    run(arguments.config, overrides, arguments.jobs, arguments.dry_run, arguments.sbatch)
+
+
+if __name__ == "__main__":
+    run_tool(main)

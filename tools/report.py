@@ -1,0 +1,39 @@
+#!/usr/bin/env python3
+"""Turn the directory of a comparison into a page: report.html, and its table as .md, .tex, .csv.
+
+  python tools/report.py runs/digits
+
+The page needs no network and no other file. It can be written while the comparison still runs.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from vision.cli import run_tool
+from vision.config import ConfigError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("directory", type=Path, help="what tools/compare.py wrote")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: the same directory")
+    arguments = parser.parse_args()
+
+    from vision.report.collect import read_comparison
+    from vision.report.page import write_report
+
+    try:
+        comparison = read_comparison(arguments.directory)
+    except FileNotFoundError as error:
+        raise ConfigError(str(error)) from None
+    for path in write_report(comparison, arguments.output or arguments.directory):
+        print(path)
+
+
+if __name__ == "__main__":
+    run_tool(main)

@@ -1,0 +1,1 @@
+"""Norms x tasks x seeds: running them."""
