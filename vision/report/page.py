@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from omegaconf import OmegaConf
 
+from vision.config import Config, load_config
+from vision.config.load import leaf_keys
 from vision.report import pictures
 from vision.report.collect import Comparison
 from vision.report.published import PUBLISHED
@@ -29,6 +33,7 @@ class Section:
     charts: list[tuple[str, str]]
     sheets: list[tuple[str, str]]
     maps: list[tuple[str, str]]
+    settings: list[tuple[str, list[str]]]  # keys that differ between norms, value by norm
 
 
 def write_report(comparison: Comparison, target: Path) -> list[Path]:
@@ -90,15 +95,17 @@ def findings(comparison: Comparison, rows: list[Row]) -> list[str]:
 
 def _section(comparison: Comparison, task: str, rows: list[Row]) -> Section:
     figure = comparison.config.tasks[task].figure
-    curves = pictures.training_curves(comparison, task, _CURVES)
-    dots = pictures.seed_dots(comparison, task)
-    charts = [(f"{figure}, each dot a seed", dots), ("mean and range over seeds", curves)]
+    charts = [(f"{figure}: each dot a seed", pictures.seed_dots(comparison, task))]
+    for name in _CURVES:
+        curve = pictures.training_curve(comparison, task, name)
+        charts.append((f"{name}: mean and range over seeds", curve))
     return Section(
         task,
         [(row, cells_of(row)) for row in rows if row.task == task],
         [(title, picture) for title, picture in charts if picture is not None],
         _sheets(comparison, task),
         _maps(comparison, task),
+        _differing_settings(comparison, task),
     )
 
 
@@ -122,6 +129,28 @@ def _maps(comparison: Comparison, task: str) -> list[tuple[str, str]]:
             drawn = [(f"{norm} {name}", pictures.heat_map(run, name)) for name in _MAPS]
             found += [(title, picture) for title, picture in drawn if picture is not None]
     return found
+
+
+def _differing_settings(comparison: Comparison, task: str) -> list[tuple[str, list[str]]]:
+    """What else than the norm was not the same: first run of each norm, key by key."""
+    found: list[dict[str, Any]] = []
+    for norm in comparison.config.norms:
+        files = [run.folder / "config.yaml" for run in comparison.of(task, norm)]
+        file = next((f for f in files if f.is_file()), None)
+        config = load_config([file]).config if file else Config()
+        found.append({key: _get(config, key) for key in leaf_keys(Config)} if file else {})
+    expected = ("norm", "name", "output_dir", "seed", "model.init_from")
+    return [
+        (key, [str(values.get(key, "-")) for values in found])
+        for key in leaf_keys(Config)
+        if not key.startswith(expected)
+        and not dataclasses.is_dataclass(_get(Config(), key))
+        and len({str(values[key]) for values in found if values}) > 1
+    ]
+
+
+def _get(config: Config, key: str) -> Any:
+    return functools.reduce(getattr, key.split("."), config)
 
 
 def _versions(comparison: Comparison) -> list[tuple[str, list[str]]]:

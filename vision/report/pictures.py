@@ -18,30 +18,26 @@ from vision.callbacks.metrics_csv import read_metrics
 from vision.report.collect import Comparison, Run
 
 
-def training_curves(comparison: Comparison, task: str, figures: Sequence[str]) -> str | None:
-    """Mean over seeds with the range between the extremes, a panel per figure, a line per norm.
+def training_curve(comparison: Comparison, task: str, figure: str) -> str | None:
+    """Mean over seeds with the range between the extremes, a line per norm.
 
     None where nothing was logged.
     """
     runs = {norm: comparison.of(task, norm) for norm in comparison.config.norms}
-    logged = {k for rs in runs.values() for r in rs for row in r.metrics.values() for k in row}
-    panels = [figure for figure in figures if figure in logged]
-    if not panels:
+    if not any(figure in row for rs in runs.values() for r in rs for row in r.metrics.values()):
         return None
-    canvas, axes = plt.subplots(
-        1, len(panels), figsize=(5 * len(panels), 3.6), layout="constrained", squeeze=False
-    )
-    for axis, figure in zip(axes[0], panels, strict=True):
-        for norm, members in runs.items():
-            steps, values = _by_step(members, figure)
-            if len(steps) == 0:
-                continue
-            (line,) = axis.plot(steps, np.nanmean(values, 0), label=norm)
-            low, high = np.nanmin(values, 0), np.nanmax(values, 0)
-            axis.fill_between(steps, low, high, alpha=0.15, color=line.get_color())
-        axis.set(xlabel="optimizer step", title=figure, yscale="log" if "loss" in figure else "linear")
-        axis.grid(alpha=0.3)
-    axes[0][0].legend()
+    canvas, axis = plt.subplots(figsize=(4.6, 3.4), layout="constrained")
+    for norm, members in runs.items():
+        steps, values = _by_step(members, figure)
+        if len(steps) == 0:
+            continue
+        (line,) = axis.plot(steps, np.nanmean(values, 0), label=norm)
+        low, high = np.nanmin(values, 0), np.nanmax(values, 0)
+        axis.fill_between(steps, low, high, alpha=0.15, color=line.get_color())
+    scale = "log" if "loss" in figure else "linear"
+    axis.set(xlabel="optimizer step", ylabel=figure, yscale=scale)
+    axis.grid(alpha=0.3)
+    axis.legend()
     return _address(canvas)
 
 
