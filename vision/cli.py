@@ -31,7 +31,8 @@ def load_checked(arguments: Sequence[str]) -> LoadedConfig:
 
 def run_tool(main: Callable[[], None]) -> NoReturn:
     """Run a script's `main`: exit code 2 and one line for bad input, 3 for a training that
-    diverged, 130 for Ctrl-C. Anything else is our fault and shows its traceback."""
+    diverged, 1 for a disk that cannot be written, 130 for Ctrl-C. Anything else is our fault and
+    shows its traceback."""
     try:
         main()
     except ConfigError as error:
@@ -42,7 +43,10 @@ def run_tool(main: Callable[[], None]) -> NoReturn:
         _stop("interrupted", 130)
     except Exception as error:
         from vision.datasets.dataset import CorruptImageError, corrupt_line
+        from vision.models.archive import UnwritableError
 
+        if isinstance(error, UnwritableError):
+            _stop(str(error), 1)
         if not isinstance(error, CorruptImageError):
             raise
         _stop(corrupt_line(error), 2)

@@ -3,7 +3,8 @@
 config.yaml        the resolved configuration
 environment.json   versions, git commit, device, command line; one entry per start
 metrics.csv        one row per logged step;  tensorboard/  the same for TensorBoard
-last.ckpt          everything for an exact resume;  best.ckpt  weights of the best validation
+last.ckpt          everything for an exact resume;  previous.ckpt  the one before it
+best.ckpt          weights of the best validation
 diagnostics.csv    what the norms do, where trainer.diagnostics_every_n_steps is set
 curves.png         loss and accuracy;  summary.json  final figures, written at the very end
 """
@@ -29,6 +30,7 @@ _FREE_KEYS = {
     "data.num_workers",
     "trainer.accelerator",
     "trainer.checkpoint_every_n_steps",
+    "trainer.checkpoint_every_n_minutes",
     "trainer.diagnostics_every_n_steps",
     "trainer.progress_bar",
     "trainer.loggers",
@@ -63,16 +65,12 @@ def check_run(config: Config, resume: bool) -> None:
         _reject_changes(load_config([saved]).config, config, folder)
 
 
-def open_run(config: Config) -> tuple[Path, Path | None]:
-    """Make or reopen the run directory; returns it and the checkpoint to resume from.
-
-    A directory whose run was stopped before its first checkpoint starts anew.
-    """
+def open_run(config: Config) -> Path:
+    """Make or reopen the run directory."""
     folder = run_directory(config)
     folder.mkdir(parents=True, exist_ok=True)
     save_config(config, folder / "config.yaml")
-    last = folder / "last.ckpt"
-    return folder, last if last.exists() else None
+    return folder
 
 
 def record_start(folder: Path, record: dict[str, Any], resumed_from: int | None) -> None:

@@ -15,8 +15,9 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar, Timer
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from vision.callbacks.checkpoint import LastCheckpoint
+from vision.callbacks.checkpoint import LastCheckpoint, WholeCheckpointIO
 from vision.callbacks.diagnostics import NormDiagnostics
 from vision.callbacks.metrics_csv import MetricsCSV
 from vision.callbacks.progress import EpochLine, Throughput
@@ -31,6 +32,8 @@ from vision.norms.registry import load_norm_module
 from vision.plots import plot_curves
 from vision.run import check_run, open_run, read_summary, record_start, write_json
 from vision.tasks.base import TrainingTask
+
+REQUEUE = 75  # exit code after SIGTERM: all is saved, start again (EX_TEMPFAIL of sysexits.h)
 
 # where each task's LightningModule is: what one needs (diffusers) is not imported for another
 _TASKS = {
@@ -52,12 +55,12 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
         load_norm_module(config.norm.module)
     pl.seed_everything(config.seed, verbose=False)
     task = create_task(config, data)
-    folder, checkpoint = open_run(config)
+    folder = open_run(config)
     finished = read_summary(folder)
     if finished is not None:
         _say(f"{folder} has finished already: nothing to do")
         return finished
-    step = read_checkpoint(checkpoint)["global_step"] if checkpoint else None
+    checkpoint, step = _resume_point(folder)
     timer = Timer()
     table = MetricsCSV(folder / "metrics.csv", step)
     loggers = [table, *_loggers(config, folder, step)]
@@ -66,7 +69,11 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
     _announce(task, data, trainer, step)
     if trainer.is_global_zero:
         record_start(folder, environment_record(), step)
-    trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SIGTERMException:
+        _say(f"stopped by a signal at step {trainer.global_step}; --resume continues {folder}")
+        sys.exit(REQUEUE)
     trainer.test(task, datamodule=data, verbose=False)
     summary = {
         "task": config.task,
@@ -85,6 +92,28 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
     return summary
 
 
+def _resume_point(folder: Path) -> tuple[Path | None, int | None]:
+    """The newest checkpoint that is whole, and its step; None twice for a run that starts.
+
+    Raises ValueError where there are checkpoints and none is whole: nothing is trained over them.
+    """
+    damage = ""
+    for name in ("last.ckpt", "previous.ckpt"):
+        file = folder / name
+        if not file.exists():
+            continue
+        try:
+            step = int(read_checkpoint(file)["global_step"])
+        except ValueError as error:
+            _say(f"resume  passes over {error}")
+            damage = str(error)
+            continue
+        return file, step
+    if damage:
+        raise ValueError(f"name: no whole checkpoint in {folder}: {damage}; move it elsewhere")
+    return None, None
+
+
 def create_task(config: Config, data: ImageDataModule) -> TrainingTask:
     """The LightningModule of `config.task`, its weights from `model.init_from` where given."""
     module, name = _TASKS[config.task]
@@ -92,7 +121,8 @@ def create_task(config: Config, data: ImageDataModule) -> TrainingTask:
         config, data.class_names, data.steps_per_epoch
     )
     if config.model.init_from is not None:
-        _say(str(initialize_from(task.model, config.model.init_from)))
+        strict = config.model.init_from_strict
+        _say(str(initialize_from(task.model, config.model.init_from, strict, config.norm.name)))
         if task.ema is not None:
             task.ema.set(task.model)
     return task
@@ -159,7 +189,11 @@ def make_trainer(
         EpochLine((*task.shown, "train/images_per_sec", "data/skipped")),
         *extra,
         best,
-        LastCheckpoint(folder / "last.ckpt", options.checkpoint_every_n_steps),
+        LastCheckpoint(
+            folder / "last.ckpt",
+            options.checkpoint_every_n_steps,
+            options.checkpoint_every_n_minutes,
+        ),
     ]
     if options.progress_bar:
         callbacks.append(RichProgressBar())
@@ -177,6 +211,7 @@ def make_trainer(
         log_every_n_steps=options.log_every_n_steps,
         logger=loggers,
         callbacks=callbacks,
+        plugins=[WholeCheckpointIO()],
         enable_progress_bar=options.progress_bar,
         enable_model_summary=False,
         num_sanity_val_steps=0,

@@ -12,6 +12,7 @@ from typing import Any
 from vision.config.load import nearest
 from vision.config.schema import Config
 from vision.datasets.check import check_data
+from vision.models.dit_sizes import DIT_NAMES, dit_size
 from vision.norms import list_norms
 
 # width and heads of timm's ViT names, for checks that must not wait for timm's import
@@ -32,13 +33,17 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
         "model.embed_dim model.depth model.num_heads optim.lr optim.base_lr optim.eps "
         "optim.clip_grad trainer.epochs trainer.batch_size_total trainer.batch_size_device "
         "trainer.devices trainer.num_nodes trainer.val_every_n_epochs trainer.log_every_n_steps "
-        "trainer.checkpoint_every_n_steps trainer.diagnostics_every_n_steps",
+        "trainer.checkpoint_every_n_steps trainer.checkpoint_every_n_minutes "
+        "trainer.diagnostics_every_n_steps mae.decoder_embed_dim mae.decoder_depth "
+        "mae.decoder_num_heads mae.pictures mae.pictures_every_n_epochs mae.knn_neighbors "
+        "mae.knn_every_n_epochs dit.min_snr_gamma "
+        "dit.sample_every_n_steps",
     ),
     (
         "0 or more",
         lambda v: v >= 0,
         "seed data.num_workers mix.mixup mix.cutmix optim.weight_decay optim.warmup_epochs "
-        "optim.warmup_lr optim.min_lr",
+        "optim.warmup_lr optim.min_lr dit.sample_guidance",
     ),
     (
         "a share from 0 to 1",
@@ -48,9 +53,11 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
     (
         "0 or more, and less than 1",
         lambda v: 0 <= v < 1,
-        "model.drop_rate model.drop_path_rate mix.label_smoothing ema.decay",
+        "model.drop_rate model.drop_path_rate mix.label_smoothing ema.decay dit.label_dropout "
+        "mae.mask_ratio",
     ),
     ("more than 0, at most 1", lambda v: 0 < v <= 1, "data.crop_pct data.train_fraction"),
+    ("a whole number from 1 to 1000", lambda v: 1 <= v <= 1000, "dit.sample_steps"),
     ("two numbers", lambda v: len(v) == 2, "data.augment.scale data.augment.ratio optim.betas"),
 ]
 
@@ -60,7 +67,12 @@ def check_config(config: Config) -> None:
     _check_numbers(config)
     _check_norm(config)
     _check_diagnostics(config)
-    _check_model(config)
+    if config.task == "dit":
+        _check_dit(config)
+    else:
+        _check_model(config)
+    if config.task == "mae":
+        _check_mae(config)
     check_data(config.data)
 
 
@@ -76,6 +88,8 @@ def timm_model_names() -> list[str]:
 
 def patch_size(config: Config) -> int | None:
     """Pixels per patch side, from the config or the model's name; None where there are none."""
+    if config.model.name in DIT_NAMES:
+        return config.model.patch_size or dit_size(config.model.name)["patch_size"]
     in_name = re.match(r"vit_\w*?patch(\d+)", config.model.name)
     return config.model.patch_size or (int(in_name[1]) if in_name else None)
 
@@ -83,6 +97,12 @@ def patch_size(config: Config) -> int | None:
 def width_and_heads(config: Config) -> tuple[int | None, int | None]:
     """Token width and attention heads as far as config and name tell."""
     size = re.match(r"vit_([a-z]+)_patch", config.model.name)
+    if config.model.name in DIT_NAMES:
+        named = dit_size(config.model.name)
+        return (
+            config.model.embed_dim or named["embed_dim"],
+            config.model.num_heads or named["num_heads"],
+        )
     width, heads = _VIT_SIZES.get(size[1], (None, None)) if size else (None, None)
     return config.model.embed_dim or width, config.model.num_heads or heads
 
@@ -145,6 +165,88 @@ def _check_model(config: Config) -> None:
                     f"model.{key} = {getattr(model, key)}: only vit_* models take it, and "
                     f"model.name is {name}; set it to null"
                 )
+    _check_grid(config)
+    if (config.mix.mixup or config.mix.cutmix) and config.trainer.batch_size_total % 2:
+        raise ValueError(
+            f"trainer.batch_size_total = {config.trainer.batch_size_total}: mixup and CutMix pair "
+            "the images of a batch and need an even number"
+        )
+
+
+def _check_dit(config: Config) -> None:
+    name, dit, data = config.model.name, config.dit, config.data
+    if name not in DIT_NAMES:
+        raise ValueError(f"model.name = {name!r}: task dit has none; {nearest(name, DIT_NAMES)}")
+    _check_grid(config)
+    width, _ = width_and_heads(config)
+    if width and width % 4:
+        raise ValueError(
+            f"model.embed_dim = {width}: position embeddings of a DiT need a multiple of 4; "
+            f"nearest: {width // 4 * 4 or 4} or {width // 4 * 4 + 4}"
+        )
+    for key in ("mixup", "cutmix", "label_smoothing"):
+        if getattr(config.mix, key):
+            raise ValueError(
+                f"mix.{key} = {getattr(config.mix, key)}: task dit has no use for it; set it to 0"
+            )
+    for key in ("mean", "std"):
+        values = getattr(data, key)
+        if data.name != "latents" and any(value != 0.5 for value in values):
+            raise ValueError(
+                f"data.{key} = {values}: a DiT is trained on pixels from -1 to 1; set it to "
+                f"{[0.5] * data.in_chans}"
+            )
+    if dit.vae is not None and data.name != "latents":
+        raise ValueError(
+            f"dit.vae = {dit.vae!r}: decodes latents, and data.name is {data.name}; write latents "
+            "with tools/encode_latents.py and set data.name=latents, or set dit.vae to null"
+        )
+
+
+def _check_mae(config: Config) -> None:
+    mae, size, patch = config.mae, config.data.img_size, patch_size(config)
+    for key, value, idle in (
+        ("model.linear_probe", config.model.linear_probe, False),
+        ("model.global_pool", config.model.global_pool, None),
+        ("mix.mixup", config.mix.mixup, 0.0),
+        ("mix.cutmix", config.mix.cutmix, 0.0),
+        ("mix.label_smoothing", config.mix.label_smoothing, 0.0),
+        ("optim.layer_decay", config.optim.layer_decay, None),
+    ):
+        if value != idle:
+            raise ValueError(
+                f"{key} = {value}: task mae has no use for it; set it to "
+                f"{'null' if idle is None else str(idle).lower()}"
+            )
+    if not config.model.name.startswith("vit_"):
+        raise ValueError(f"model.name = {config.model.name!r}: an MAE's encoder is a vit_* model")
+    patches = (size // patch) ** 2 if patch else None
+    if patches and not 1 <= int(patches * (1 - mae.mask_ratio)) < patches:
+        raise ValueError(
+            f"mae.mask_ratio = {mae.mask_ratio}: of {patches} patches (data.img_size {size}, "
+            f"model.patch_size {patch}) some must stay and some go; use from {1 / patches:.3g} to "
+            f"{1 - 1 / patches:.3g}, or smaller patches"
+        )
+    if mae.decoder_embed_dim % 4 or mae.decoder_embed_dim % mae.decoder_num_heads:
+        raise ValueError(
+            f"mae.decoder_embed_dim = {mae.decoder_embed_dim}: expected a multiple of 4 and of "
+            f"mae.decoder_num_heads = {mae.decoder_num_heads}"
+        )
+    if mae.decoder_norm is None and mae.decoder_norm_options:
+        raise ValueError(
+            f"mae.decoder_norm_options = {mae.decoder_norm_options}: of no norm; give "
+            "mae.decoder_norm, or leave them out for the encoder's norm.options"
+        )
+    known = list_norms()
+    if mae.decoder_norm is not None and mae.decoder_norm not in known and not config.norm.module:
+        raise ValueError(
+            f"mae.decoder_norm = {mae.decoder_norm!r}: no such norm; "
+            f"{nearest(mae.decoder_norm, known)}"
+        )
+
+
+def _check_grid(config: Config) -> None:
+    """Patches fill the image, heads the width."""
     size, patch = config.data.img_size, patch_size(config)
     if patch and size % patch:
         low = max(size // patch, 1) * patch
@@ -157,11 +259,6 @@ def _check_model(config: Config) -> None:
         raise ValueError(
             f"model.num_heads = {heads}: does not divide the width {width} (model.embed_dim); "
             f"nearest: {_nearest_divisor(width, heads)}"
-        )
-    if (config.mix.mixup or config.mix.cutmix) and config.trainer.batch_size_total % 2:
-        raise ValueError(
-            f"trainer.batch_size_total = {config.trainer.batch_size_total}: mixup and CutMix pair "
-            "the images of a batch and need an even number"
         )
 
 

@@ -117,6 +117,16 @@ class MaeConfig:
     """Masked autoencoder pre-training (task mae)."""
 
     mask_ratio: float = 0.75  # share of the patches that the encoder does not see
+    decoder_embed_dim: int = 512  # token width of the decoder
+    decoder_depth: int = 8  # number of its blocks
+    decoder_num_heads: int = 16  # its attention heads, must divide its width
+    decoder_norm: str | None = None  # its norm; None: the encoder's, with the encoder's options
+    decoder_norm_options: dict[str, Any] = field(default_factory=dict)  # of decoder_norm
+    norm_pix_loss: bool = True  # predict each patch normalized by its own mean and deviation
+    pictures_every_n_epochs: int | None = 10  # reconstructions/*.png and TensorBoard; None: off
+    pictures: int = 8  # images in such a picture, the first of the validation split
+    knn_every_n_epochs: int | None = 10  # val/knn_top1 of the frozen encoder; None: off
+    knn_neighbors: int = 20  # training images that vote
 
 
 @dataclass
@@ -124,6 +134,16 @@ class DitConfig:
     """Class-conditional diffusion transformer (task dit)."""
 
     label_dropout: float = 0.1  # share of labels replaced by the null class, for guidance
+    prediction: Literal["epsilon", "v_prediction"] = "epsilon"  # what the model predicts
+    learn_sigma: bool = True  # learn the variance too, by the variational bound
+    min_snr_gamma: float | None = None  # weigh the squared error by min(SNR, this); None: off
+    zero_init: bool = True  # adaLN-Zero: blocks start as the identity
+    gradient_checkpointing: bool = False  # less memory, a third more computation
+    vae: str | None = None  # AutoencoderKL that decodes latents: hub id or folder; None: pixels
+    sample_every_n_steps: int | None = None  # a grid from fixed noise, of the averaged weights
+    sample_sampler: Literal["ddpm", "ddim", "dpm++", "unipc"] = "dpm++"  # for that grid
+    sample_steps: int = 20
+    sample_guidance: float = 2.0
 
 
 @dataclass
@@ -150,6 +170,7 @@ class TrainerConfig:
     log_every_n_steps: int = 10
     diagnostics_every_n_steps: int | None = None  # diagnostics.csv of the norms; None: off
     checkpoint_every_n_steps: int | None = None  # None: last.ckpt is written after each epoch
+    checkpoint_every_n_minutes: float | None = None  # the same by the clock
     progress_bar: bool = True
     # further loggers by class path, e.g. {class: pytorch_lightning.loggers.WandbLogger, project: x}
     loggers: list[dict[str, Any]] = field(default_factory=list)

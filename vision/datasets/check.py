@@ -11,6 +11,7 @@ from vision.datasets.splits import (
     canonical,
     config_splits,
     find_folder,
+    find_latents,
     find_shards,
     find_tar,
     no_split,
@@ -28,7 +29,10 @@ TORCH_NAMES = (
     "places365",
     "image_folder",
 )
-_NAMES = ("digits", "folder", "tar", "wds", "hfds/NAME", *(f"torch/{n}" for n in TORCH_NAMES))
+_NAMES = (
+    *("digits", "folder", "tar", "wds", "latents", "hfds/NAME"),
+    *(f"torch/{name}" for name in TORCH_NAMES),
+)
 _NO_DOWNLOAD = ("torch/imagenet", "torch/image_folder")
 DIGITS_SPLITS = ("train", "validation", "test")
 
@@ -47,6 +51,7 @@ def check_data(config: DataConfig) -> None:
         "torch/image_folder": find_folder,
         "tar": find_tar,
         "wds": find_shards,
+        "latents": find_latents,
     }
     for split in config_splits(config):
         if config.name in finders:
@@ -76,7 +81,7 @@ def _check_name(config: DataConfig) -> None:
 
 
 def _check_channels(config: DataConfig) -> None:
-    if config.in_chans not in (1, 3):
+    if config.in_chans not in (1, 3) and config.name != "latents":
         raise ValueError(f"data.in_chans = {config.in_chans}: expected 1 (grey) or 3 (RGB)")
     for key in ("mean", "std"):
         values = getattr(config, key)
@@ -114,6 +119,8 @@ def _check_root(config: DataConfig) -> None:
         hint = (
             "set data.download=true to fetch it"
             if config.name.startswith("torch/") and config.name not in _NO_DOWNLOAD
+            else "write latents with tools/encode_latents.py"
+            if config.name == "latents"
             else "see data/README.md for how to prepare it"
         )
         raise FileNotFoundError(

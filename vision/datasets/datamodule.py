@@ -13,9 +13,17 @@ from torch.utils.data import DataLoader
 from vision.config.schema import DataConfig
 from vision.datasets.check import check_data
 from vision.datasets.dataset import ImageDataset, Sample, collate
+from vision.datasets.latent_dataset import LatentDataset
 from vision.datasets.readers import Reader, open_reader
-from vision.datasets.sampler import EvalSampler, GlobalBatchSampler, split_batch, steps_per_epoch
+from vision.datasets.sampler import (
+    Draw,
+    EvalSampler,
+    GlobalBatchSampler,
+    split_batch,
+    steps_per_epoch,
+)
 from vision.datasets.splits import config_splits, split_key
+from vision.datasets.subset import SubsetReader, choose_fraction
 from vision.datasets.transforms import Transform, eval_transform, train_transform
 
 
@@ -83,8 +91,10 @@ class ImageDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         check_data(config)
-        self._train_transform = train_transform(config)
-        self._eval_transform = eval_transform(config)
+        # latents are what a VAE made of an image: nothing is left to transform
+        encoded = config.name == "latents"
+        self._train_transform = None if encoded else train_transform(config)
+        self._eval_transform = None if encoded else eval_transform(config)
         self.config = config
         self.seed = seed
         self.batch_size_total = batch_size_total
@@ -110,6 +120,11 @@ class ImageDataModule(pl.LightningDataModule):
             readers[split] = _with_classes(self.config, split, reader, names)
         self._readers = readers
         self._check_labels()
+        if self.config.train_fraction < 1:
+            train = readers[self.config.train_split]
+            readers[self.config.train_split] = SubsetReader(
+                train, choose_fraction(train, self.config.train_fraction, self.seed)
+            )
 
     @property
     def num_classes(self) -> int:
@@ -182,9 +197,23 @@ class ImageDataModule(pl.LightningDataModule):
         """Loader for the test split; the validation split where `data.test_split` is None."""
         return self._eval_dataloader(self.config.test_split or self.config.val_split)
 
+    def bank_dataloader(self) -> DataLoader[Sample]:
+        """Loader for the training images as evaluation sees them: each once over all ranks."""
+        return self._eval_dataloader(self.config.train_split)
+
     def predict_dataloader(self) -> DataLoader[Sample]:
         """The test loader."""
         return self.test_dataloader()
+
+    def ordered_loader(self, split: str, indices: range) -> DataLoader[Sample]:
+        """Loader for some images of a split, in order, as for evaluation."""
+        dataset = self._dataset(split, self._eval_transform, training=False)
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size_total,
+            sampler=[Draw(0, index) for index in indices],
+            **{**self._loader_options(), "persistent_workers": False},
+        )
 
     def _eval_dataloader(self, split: str) -> DataLoader[Sample]:
         rank, world_size = self._rank_and_world()
@@ -196,7 +225,12 @@ class ImageDataModule(pl.LightningDataModule):
             **self._loader_options(),
         )
 
-    def _dataset(self, split: str, transform: Transform, training: bool) -> ImageDataset:
+    def _dataset(
+        self, split: str, transform: Transform | None, training: bool
+    ) -> ImageDataset | LatentDataset:
+        if transform is None:
+            hflip = self.config.augment.hflip if training else 0.0
+            return LatentDataset(self._reader(split), self.seed, hflip)
         return ImageDataset(
             self._reader(split),
             transform,

@@ -13,6 +13,7 @@ from timm.data.readers.reader_image_folder import ReaderImageFolder
 
 from vision.config.schema import DataConfig
 from vision.datasets.digits import DigitsReader
+from vision.datasets.latents import LatentReader
 from vision.datasets.splits import canonical, find_folder, find_shards, find_tar, no_split, synonyms
 from vision.datasets.tars import ClassTarReader, WebDatasetReader
 
@@ -55,6 +56,8 @@ def open_reader(config: DataConfig, split: str) -> Reader:
         return ClassTarReader(find_tar(config, split), split)
     if kind == "wds":
         return WebDatasetReader(find_shards(config, split))
+    if kind == "latents":
+        return LatentReader(config, split)
     if kind == "hfds":
         return HuggingFaceReader(config, name, split)
     return TorchvisionReader(config, name, split)

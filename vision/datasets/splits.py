@@ -97,6 +97,17 @@ def find_shards(config: DataConfig, split: str) -> list[Path]:
     raise FileNotFoundError(no_split(config, split, found, expected))
 
 
+def find_latents(config: DataConfig, split: str) -> Path:
+    """The folder root/SPLIT of encoded latents."""
+    root = _root(config)
+    for name in synonyms(split):
+        if (root / name / "index.json").is_file():
+            return root / name
+    found = sorted(path.parent.name for path in root.glob("*/index.json"))
+    expected = f"{split}/index.json, which tools/encode_latents.py writes"
+    raise FileNotFoundError(no_split(config, split, found, expected))
+
+
 def _root(config: DataConfig) -> Path:
     assert config.root is not None, "check_data comes first"
     return Path(config.root).expanduser()

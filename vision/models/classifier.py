@@ -38,12 +38,27 @@ def create_classifier(config: Config, num_classes: int) -> tuple[nn.Module, Conv
         conversion = convert_norms(network, config.norm.name, **config.norm.options)
     except ValueError as error:
         raise ValueError(f"norm.options = {config.norm.options}: {error}") from error
+    if model.linear_probe:
+        _freeze_below_head(network)
     return network, conversion
 
 
 def count_parameters(model: nn.Module) -> int:
     """Number of trainable scalars."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def _freeze_below_head(network: nn.Module) -> None:
+    """Leave a linear layer behind a batch norm without affine to train (2111.06377, A.1)."""
+    head = getattr(network, "head", None)
+    if not isinstance(head, nn.Linear):
+        raise ValueError(
+            "model.linear_probe = true: needs a model whose `head` is a linear layer, such as a ViT"
+        )
+    network.requires_grad_(False)
+    nn.init.normal_(head.weight, std=0.01)
+    probe = nn.Sequential(nn.BatchNorm1d(head.in_features, affine=False, eps=1e-6), head)
+    network.head = probe.requires_grad_(True)
 
 
 def _has_fixed_input(name: str) -> bool:

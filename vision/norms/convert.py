@@ -42,7 +42,7 @@ class Conversion:
     skipped: tuple[tuple[str, str, str], ...] = ()
 
     def __str__(self) -> str:
-        new = self.swapped[0][2]
+        new = " and ".join(dict.fromkeys(kind for _, _, kind in self.swapped))
         text = f"{_count(len(self.swapped))} -> {new}: {_tally(old for _, old, _ in self.swapped)}"
         if self.skipped:
             left = "; ".join(f"{name} ({reason})" for name, _, reason in self.skipped)

@@ -46,6 +46,14 @@ class ClassifyTask(TrainingTask):
         self.metrics = ClassificationMetrics(num_classes)
         self.ema_metrics = ClassificationMetrics(num_classes)
 
+    def train(self, mode: bool = True) -> ClassifyTask:
+        """Set training mode; of a linear probe only the head ever leaves eval mode."""
+        super().train(mode)
+        if self.config.model.linear_probe:
+            self.model.eval()
+            self.model.get_submodule("head").train(mode)
+        return self
+
     def forward(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] to logits [B, num_classes]."""
         return self.model(images)

@@ -72,6 +72,9 @@ def create_optimizer(
         options = {"betas": tuple(config.betas), "eps": config.eps}
         if "lion" in config.opt:
             del options["eps"]
+    if "lars" in config.opt:
+        # timm's adapts the step of a tensor only where weights decay, which probes do without
+        groups = [{**g, "always_adapt": all(p.ndim > 1 for p in g["params"])} for g in groups]
     return create_optimizer_v2(
         groups,
         opt=config.opt,

@@ -1,0 +1,78 @@
+"""k-NN accuracy of a frozen encoder while it trains, and before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from vision.datasets.datamodule import ImageDataModule
+from vision.datasets.dataset import Batch
+from vision.metrics.knn import knn_predict
+
+
+class KnnAccuracy(pl.Callback):
+    """Logs `val/knn_top1` (percent): validation images classified by their training neighbours.
+
+    Features are those of `task.model.features`, of images as evaluation sees them. Figures come
+    before the first step (of the random encoder, at step 0), at every n-th epoch and at the last.
+    """
+
+    def __init__(self, every_n_epochs: int, neighbors: int, num_classes: int) -> None:
+        self.every_n_epochs = every_n_epochs
+        self.neighbors = neighbors
+        self.num_classes = num_classes
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Judge the encoder that has learned nothing, so that the rise can be seen."""
+        if trainer.global_step > 0:
+            return
+        training = pl_module.training
+        pl_module.eval()
+        value = self._accuracy(trainer, pl_module)
+        pl_module.train(training)
+        for logger in trainer.loggers:
+            logger.log_metrics({"val/knn_top1": value}, step=0)
+        if trainer.is_global_zero:
+            print(f"k-NN    {value:.2f} % top-1 before training", flush=True)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Judge the encoder where the epoch is due."""
+        epoch = trainer.current_epoch + 1
+        if epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs:
+            pl_module.log("val/knn_top1", self._accuracy(trainer, pl_module))
+
+    @torch.no_grad()
+    def _accuracy(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> float:
+        data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        # each process makes the features of its share; the bank is needed whole
+        bank, labels = (_gather(t) for t in _features(trainer, pl_module, data.bank_dataloader()))
+        features, targets = _features(trainer, pl_module, data.val_dataloader())
+        metric = MulticlassAccuracy(self.num_classes, average="micro").to(pl_module.device)
+        metric.update(
+            knn_predict(features, bank, labels, self.num_classes, self.neighbors), targets
+        )
+        return 100 * float(metric.compute())
+
+
+def _features(
+    trainer: pl.Trainer, pl_module: pl.LightningModule, loader: Iterable[Batch]
+) -> tuple[Tensor, Tensor]:
+    """Features [N, D] and classes [N] of this process's share of a loader."""
+    model, precision = pl_module.get_submodule("model"), trainer.precision_plugin
+    features, targets = [], []
+    with precision.forward_context():
+        for batch in loader:
+            images = precision.convert_input(batch.images.to(pl_module.device))
+            features.append(model.features(images).float())  # type: ignore[operator]
+            targets.append(batch.targets.to(pl_module.device))
+    return torch.cat(features), torch.cat(targets)
+
+
+def _gather(tensor: Tensor) -> Tensor:
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.cat(gather_all_tensors(tensor)) if distributed else tensor

@@ -1,0 +1,83 @@
+"""Images as a VAE's latents, encoded once: files and reader.
+
+ROOT/SPLIT/index.json says what the split is; shard_00000.safetensors and so on hold, for n images
+in order, `mean` and `std` [n, 2, C, h, w] float16 (the image and its mirror image, scaled by the
+VAE's scaling_factor) and `labels` [n] int64.
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+from itertools import accumulate
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from vision.config.schema import DataConfig
+from vision.datasets.splits import find_latents
+
+INDEX = "index.json"
+
+
+def shard_name(number: int) -> str:
+    """File name of a shard."""
+    return f"shard_{number:05d}.safetensors"
+
+
+class LatentReader:
+    """One split. Raises ValueError where it is incomplete or not of the size that is asked for."""
+
+    def __init__(self, config: DataConfig, split: str) -> None:
+        folder = find_latents(config, split)
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        shape = [config.in_chans, config.img_size, config.img_size]
+        if index["shape"] != shape:
+            raise ValueError(
+                f"data.img_size = {config.img_size}: latents in {folder} are {index['shape']}, "
+                f"expected {shape}; set data.in_chans and data.img_size to theirs"
+            )
+        if not index["complete"]:
+            raise ValueError(
+                f"data.root = {config.root!r}: {folder} is not finished; run the same "
+                "tools/encode_latents.py again, it continues where it stopped"
+            )
+        self.folder = folder
+        self.class_names: list[str] | None = index["class_names"]
+        self.image_size = (config.img_size, config.img_size)
+        self._ends = list(accumulate(index["shards"]))  # images up to and with each shard
+        self._files: dict[int, Any] = {}
+        shards = range(len(self._ends))
+        self.labels: list[int] | None = [
+            label for shard in shards for label in self._open(shard).get_tensor("labels").tolist()
+        ]
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        """((mean, std), each [2, C, h, w] float16; class)."""
+        shard = bisect.bisect_right(self._ends, index)
+        row = index - (self._ends[shard - 1] if shard else 0)
+        file = self._open(shard)
+        parts = tuple(file.get_slice(name)[row] for name in ("mean", "std"))
+        return parts, int(self.labels[index])  # type: ignore[index]
+
+    def filename(self, index: int) -> str:
+        """The shard that holds it."""
+        return str(self.folder / shard_name(bisect.bisect_right(self._ends, index)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": {}}  # open files do not travel to workers
+
+    def _open(self, shard: int) -> Any:
+        if shard not in self._files:
+            path = self.folder / shard_name(shard)
+            try:
+                self._files[shard] = safe_open(path, "pt")
+            except (SafetensorError, FileNotFoundError) as error:
+                raise ValueError(
+                    f"data.root: {path}: cannot be read ({error}); delete it and run "
+                    "tools/encode_latents.py again"
+                ) from error
+        return self._files[shard]

@@ -1,0 +1,56 @@
+"""A share of the training images, the same number of each class."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import IO
+
+from PIL import Image
+
+from vision.datasets.readers import Reader
+from vision.datasets.seeding import derive_seed
+
+
+class SubsetReader:
+    """The images `indices` of a reader, in that order."""
+
+    def __init__(self, reader: Reader, indices: Sequence[int]) -> None:
+        self._reader = reader
+        self._indices = list(indices)
+        self.class_names: list[str] | None = reader.class_names
+        labels = reader.labels
+        self.labels = None if labels is None else [labels[i] for i in self._indices]
+        size = getattr(reader, "image_size", None)
+        if size is not None:
+            self.image_size = size
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> tuple[IO[bytes] | Image.Image, int]:
+        """(image, class)."""
+        return self._reader[self._indices[index]]
+
+    def filename(self, index: int) -> str:
+        """Place of the image."""
+        return self._reader.filename(self._indices[index])
+
+
+def choose_fraction(reader: Reader, fraction: float, seed: int) -> list[int]:
+    """Indices of `fraction` of the images, ascending; which ones follows from `seed` alone.
+
+    The same number from each class (up to classes with fewer images), at least one: the share of
+    the mean class, rounded down. Without known labels any images are taken.
+    """
+    draw = random.Random(derive_seed(seed, "train_fraction"))
+    if reader.labels is None:
+        count = max(int(len(reader) * fraction), 1)
+        return sorted(draw.sample(range(len(reader)), count))
+    members: dict[int, list[int]] = defaultdict(list)
+    for index, label in enumerate(reader.labels):
+        members[label].append(index)
+    count = max(int(len(reader) * fraction / len(members)), 1)
+    chosen = [draw.sample(members[k], min(count, len(members[k]))) for k in sorted(members)]
+    return sorted(index for indices in chosen for index in indices)

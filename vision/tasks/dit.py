@@ -1,0 +1,190 @@
+"""Training of a class-conditional diffusion transformer as a LightningModule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, SumMetric
+
+from vision.callbacks.samples import SampleGrid
+from vision.config import Config
+from vision.datasets.dataset import Batch
+from vision.datasets.seeding import derive_seed
+from vision.diffusion.objective import DiffusionObjective, Terms, drop_labels
+from vision.models.dit import DiT, create_dit
+from vision.models.dit_sizes import dit_size
+from vision.norms.convert import Conversion
+from vision.tasks.base import TrainingTask
+
+if TYPE_CHECKING:
+    from vision.pipelines.dit import DiTPipeline
+
+_QUARTILES = 4
+
+
+def create_model(config: Config, num_classes: int) -> DiT:
+    """The model of `config`. Raises ValueError for norm options that do not fit."""
+    model = config.model
+    try:
+        return create_dit(
+            model.name,
+            sample_size=config.data.img_size,
+            in_channels=config.data.in_chans,
+            num_classes=num_classes,
+            learn_sigma=config.dit.learn_sigma,
+            norm=config.norm.name,
+            norm_options=dict(config.norm.options),
+            zero_init=config.dit.zero_init,
+            patch_size=model.patch_size,
+            embed_dim=model.embed_dim,
+            depth=model.depth,
+            num_heads=model.num_heads,
+        )
+    except ValueError as error:
+        raise ValueError(f"norm.options = {config.norm.options}: {error}") from error
+
+
+class DiTTask(TrainingTask):
+    """Trains a DiT on noised images (or latents) and their classes.
+
+    Figures are `loss`, `mse` and `vb` on noise and timesteps that are the same at every validation,
+    and the same with `ema_` for the averaged weights. `train/mse_q1` to `_q4` are the squared error
+    in each quarter of the timesteps, least noise first, over the epoch.
+    """
+
+    monitor: ClassVar = ("val/loss", "min")
+    shown: ClassVar = ("train/loss", "val/loss", "val/ema_loss")
+    curves: ClassVar = {"loss": "loss (squared error + bound)"}
+
+    def __init__(self, config: Config, class_names: list[str], steps_per_epoch: int) -> None:
+        model = create_model(config, len(class_names))
+        if config.dit.gradient_checkpointing:
+            model.enable_gradient_checkpointing()
+        super().__init__(config, model, _norms(model), class_names, steps_per_epoch)
+        self.objective = DiffusionObjective(config.dit.prediction, config.dit.min_snr_gamma)
+        # as the mean loss, kept in checkpoints for an epoch that is resumed in its middle
+        # (sums, not a weighted MeanMetric: without NaN checks that ignores its weights)
+        self.quartile_errors = _sums(_QUARTILES)
+        self.quartile_counts = _sums(_QUARTILES)
+        self.judged = _means(len(Terms._fields))
+        self.ema_judged = _means(len(Terms._fields))
+        for total in (*self.quartile_errors, *self.quartile_counts):
+            total.persistent(True)  # type: ignore[operator]
+
+    def on_fit_start(self) -> None:
+        """Say where the model is smaller than its name."""
+        published = dit_size(self.config.model.name)
+        given = {key: getattr(self.config.model, key) for key in published}
+        narrowed = [f"{k} {v} (of {published[k]})" for k, v in given.items() if v is not None]
+        if narrowed:
+            _say(f"        narrowed: {', '.join(narrowed)}")
+            _say("        configs/recipes/imagenet_dit.yaml restores the published size")
+
+    def compute_loss(self, batch: Batch) -> Tensor:
+        x0 = batch.images
+        t = torch.randint(self.objective.num_timesteps, (len(x0),), device=x0.device)
+        noise = torch.randn_like(x0)
+        null = self.model.config.num_classes  # type: ignore[union-attr]
+        labels = drop_labels(batch.targets, null, self.config.dit.label_dropout)
+        terms = self._terms(self.model, x0, noise, t, labels)
+        quarter = t * _QUARTILES // self.objective.num_timesteps
+        for i in range(_QUARTILES):
+            inside = (quarter == i).float()
+            self.quartile_errors[i].update(terms.mse.detach() * inside)  # type: ignore[operator]
+            self.quartile_counts[i].update(inside)  # type: ignore[operator]
+        return terms.loss.mean()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """As every task, and the error by quarter of the timesteps at the end of an epoch."""
+        loss = super().training_step(batch, batch_idx)
+        if self.trainer.is_last_batch:
+            pairs = zip(self.quartile_errors, self.quartile_counts, strict=True)
+            for i, (error, count) in enumerate(pairs):
+                mean = error.compute() / count.compute()  # type: ignore[operator]
+                name = f"train/mse_q{i + 1}"
+                self.log(name, mean, on_step=False, on_epoch=True, batch_size=len(batch.images))
+                error.reset()  # type: ignore[operator]
+                count.reset()  # type: ignore[operator]
+        return loss
+
+    def judge(self, batch: Batch, batch_idx: int) -> None:
+        x0, indices = batch.images, batch.indices.tolist()
+        noise, t = fixed_draws(self.config.seed, indices, x0.shape[1:], self.objective)
+        noise, t = noise.to(x0), t.to(x0.device)
+        models = [(self.model, self.judged)]
+        if self.ema is not None:
+            models.append((self.ema.module, self.ema_judged))
+        for model, means in models:
+            for mean, values in zip(
+                means, self._terms(model, x0, noise, t, batch.targets), strict=True
+            ):
+                mean.update(values)  # type: ignore[operator]
+
+    def figures(self) -> dict[str, Tensor | float]:
+        judged = [("", self.judged)] + [("ema_", self.ema_judged)] * (self.ema is not None)
+        values: dict[str, Tensor | float] = {}
+        for prefix, means in judged:
+            for name, mean in zip(Terms._fields, means, strict=True):
+                values[f"{prefix}{name}"] = mean.compute()  # type: ignore[operator]
+                mean.reset()  # type: ignore[operator]
+        return values
+
+    def callbacks(self, folder: Path) -> list[pl.Callback]:
+        every = self.config.dit.sample_every_n_steps
+        return [SampleGrid(folder / "samples", every)] if every is not None else []
+
+    def make_pipeline(self, ema: bool, sampler: str = "ddpm") -> DiTPipeline:
+        """A pipeline of the weights as they are now; `ema`: of their average, where there is one.
+
+        It shares the model with the training, and its mode: switch it to eval before sampling.
+        """
+        from vision.pipelines.load import make_pipeline
+
+        model = self.ema.module if ema and self.ema is not None else self.model
+        return make_pipeline(model, self.config, self.class_names, sampler)
+
+    def _terms(
+        self, model: nn.Module, x0: Tensor, noise: Tensor, t: Tensor, labels: Tensor
+    ) -> Terms:
+        xt = self.objective.add_noise(x0, noise, t)
+        output = model(xt, t, labels, return_dict=False)[0]
+        return self.objective.terms(output, x0, xt, noise, t)
+
+
+def fixed_draws(
+    seed: int, indices: list[int], shape: torch.Size, objective: DiffusionObjective
+) -> tuple[Tensor, Tensor]:
+    """Noise [B, *shape] and timesteps [B] that belong to the images `indices` of a split."""
+    noise, timesteps = [], []
+    for index in indices:
+        generator = torch.Generator().manual_seed(derive_seed(seed, "judge", index))
+        noise.append(torch.randn(shape, generator=generator))
+        timesteps.append(torch.randint(objective.num_timesteps, (), generator=generator))
+    return torch.stack(noise), torch.stack(timesteps)
+
+
+def _means(count: int) -> nn.ModuleList:
+    return nn.ModuleList(MeanMetric(nan_strategy="disable") for _ in range(count))
+
+
+def _sums(count: int) -> nn.ModuleList:
+    return nn.ModuleList(SumMetric(nan_strategy="disable") for _ in range(count))
+
+
+def _norms(model: DiT) -> Conversion:
+    """What stands where the published model has its LayerNorms."""
+    names = [name for name, _ in model.named_modules() if name.split(".")[-1].startswith("norm")]
+    names = [name for name in names if not name.startswith("norm") and ".attn." not in name]
+    kinds = [type(model.get_submodule(name)).__name__ for name in names]
+    named = [(n, k) for n, k in zip(names, kinds, strict=True) if k != "Identity"]
+    return Conversion(tuple((name, "LayerNorm", kind) for name, kind in named))
+
+
+@rank_zero_only
+def _say(line: str) -> None:
+    print(line, flush=True)
