@@ -1,0 +1,50 @@
+#!/usr/bin/env python3
+"""Encode a data set with a VAE, once, so that a DiT can train on the latents.
+
+  python tools/encode_latents.py configs/data/imagenet.yaml data.root=/datasets/imagenet \\
+      data.img_size=256 --vae stabilityai/sd-vae-ft-ema --output /datasets/imagenet_latents
+  python tools/train.py configs/dit_b4_seednorm.yaml configs/recipes/imagenet_dit.yaml \\
+      data.root=/datasets/imagenet_latents
+
+Mean and standard deviation of each image and of its mirror image are kept, so training still draws
+them at random. Writes OUTPUT/SPLIT/shard_*.safetensors; run it again to continue after a stop.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from vision.cli import run_tool, split_arguments
+from vision.config import ConfigError, load_config
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", nargs="+", metavar="CONFIG.yaml|key=value")
+    parser.add_argument("--vae", required=True, help="AutoencoderKL: hub id or folder")
+    parser.add_argument("--output", required=True, metavar="DIR")
+    parser.add_argument("--shard-size", type=int, default=10_000, metavar="N", help="images")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N")
+    arguments = parser.parse_intermixed_args()
+    loaded = load_config(*split_arguments(arguments.data))
+    if min(arguments.shard_size, arguments.batch_size) < 1:
+        raise ConfigError("--shard-size and --batch-size: expected 1 or more")
+
+    from vision.encode_latents import encode_latents  # imports torch and diffusers: seconds
+
+    output = Path(arguments.output)
+    sizes = (arguments.shard_size, arguments.batch_size)
+    try:
+        counts = encode_latents(loaded.config, arguments.vae, output, *sizes)
+    except (ValueError, FileNotFoundError) as error:
+        raise loaded.locate(error) from error
+    for split, count in counts.items():
+        print(f"{split:<16} {count:,} images in {output / split}")
+
+
+if __name__ == "__main__":
+    run_tool(main)

@@ -1,0 +1,225 @@
+"""Diffusion transformer (Peebles, Xie 2022, https://arxiv.org/abs/2212.09748), with any norm.
+
+Attention, MLP and patch embedding are timm's; saving, loading and hub upload are diffusers'.
+Modules are named as in the published checkpoints, so that those load as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.embeddings import get_2d_sincos_pos_embed, get_timestep_embedding
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.models.modeling_utils import ModelMixin
+from timm.layers import Attention, Mlp, PatchEmbed
+from torch import Tensor, nn
+
+from vision.models.dit_sizes import dit_size
+from vision.norms.registry import create_norm
+
+_FREQUENCIES = 256  # sines and cosines that encode a timestep
+
+
+class TimestepEmbedder(nn.Module):
+    """Timesteps [B] to vectors [B, dim]: sinusoids, then two linear layers."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(_FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
+
+    def forward(self, timestep: Tensor) -> Tensor:
+        """Embed `timestep`, [B], any number type."""
+        waves = get_timestep_embedding(
+            timestep, _FREQUENCIES, flip_sin_to_cos=True, downscale_freq_shift=0
+        )
+        return self.mlp(waves.to(self.mlp[0].weight.dtype))
+
+
+class LabelEmbedder(nn.Module):
+    """Classes [B] to vectors [B, dim]; the last row is the null class, for guidance."""
+
+    def __init__(self, num_classes: int, dim: int) -> None:
+        super().__init__()
+        self.embedding_table = nn.Embedding(num_classes + 1, dim)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Embed `labels`, [B] int64 from 0 to num_classes."""
+        return self.embedding_table(labels)
+
+
+class DiTBlock(nn.Module):
+    """Attention and MLP, each behind a norm whose output the condition shifts, scales and gates."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, norm: dict[str, Any]) -> None:
+        super().__init__()
+        self.norm1 = create_norm(dim=dim, **norm)
+        self.attn = Attention(dim, num_heads=num_heads, qkv_bias=True)
+        self.norm2 = create_norm(dim=dim, **norm)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=_tanh_gelu)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Tokens [B, L, D] and condition [B, D] to tokens [B, L, D]."""
+        modulation = self.adaLN_modulation(condition).unsqueeze(1)  # [B, 1, 6D]
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)
+        x = x + gate1 * self.attn(self.norm1(x) * (1 + scale1) + shift1)
+        return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)
+
+
+class FinalLayer(nn.Module):
+    """The last norm, modulated, and the projection to patches."""
+
+    def __init__(self, dim: int, out_features: int, norm: dict[str, Any]) -> None:
+        super().__init__()
+        self.norm_final = create_norm(dim=dim, **norm)
+        self.linear = nn.Linear(dim, out_features)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 2 * dim))
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Tokens [B, L, D] and condition [B, D] to patches [B, L, p*p*C]."""
+        shift, scale = self.adaLN_modulation(condition).unsqueeze(1).chunk(2, dim=-1)
+        return self.linear(self.norm_final(x) * (1 + scale) + shift)
+
+
+class DiT(ModelMixin, ConfigMixin):
+    """Predicts noise (or velocity) and, with `learn_sigma`, where its variance lies in its range.
+
+    Args:
+        sample_size: Side of the square input, in pixels or latent pixels.
+        patch_size: Side of a patch; divides `sample_size`.
+        in_channels: Channels of the input, C.
+        embed_dim: Width of a token.
+        depth: Number of blocks.
+        num_heads: Attention heads; divides `embed_dim`.
+        mlp_ratio: Width of the MLP over that of a token.
+        num_classes: Classes; the null class has the number `num_classes`.
+        learn_sigma: Twice as many channels out as in, the second half for the variance.
+        norm: A name from `vision.norms.list_norms()`, used for all norms. "layernorm" is without
+            parameters, as published, unless `norm_options` says otherwise; others keep their own,
+            applied before the modulation.
+        norm_options: Keyword options of that norm.
+        zero_init: adaLN-Zero: blocks start as the identity, and the output as zero.
+
+    Raises:
+        ValueError: an unknown norm, an option it does not take, or sizes that do not divide.
+    """
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules = ("DiTBlock",)
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_size: int = 32,
+        patch_size: int = 2,
+        in_channels: int = 4,
+        embed_dim: int = 1152,
+        depth: int = 28,
+        num_heads: int = 16,
+        mlp_ratio: float = 4.0,
+        num_classes: int = 1000,
+        learn_sigma: bool = True,
+        norm: str = "layernorm",
+        norm_options: dict[str, Any] | None = None,
+        zero_init: bool = True,
+    ) -> None:
+        super().__init__()
+        _check_sizes(sample_size, patch_size, embed_dim, num_heads)
+        self.out_channels = in_channels * (2 if learn_sigma else 1)
+        published = {"affine": False} if norm == "layernorm" else {}
+        layer = {"name": norm, **published, **(norm_options or {})}
+        self.x_embedder = PatchEmbed(sample_size, patch_size, in_channels, embed_dim)
+        self.t_embedder = TimestepEmbedder(embed_dim)
+        self.y_embedder = LabelEmbedder(num_classes, embed_dim)
+        grid = sample_size // patch_size
+        positions = get_2d_sincos_pos_embed(embed_dim, grid, base_size=grid, output_type="pt")
+        self.register_buffer("pos_embed", positions.float().unsqueeze(0))  # [1, L, D], not trained
+        self.blocks = nn.ModuleList(
+            DiTBlock(embed_dim, num_heads, mlp_ratio, layer) for _ in range(depth)
+        )
+        self.final_layer = FinalLayer(embed_dim, patch_size**2 * self.out_channels, layer)
+        self.gradient_checkpointing = False
+        self._initialize(zero_init)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor,
+        class_labels: Tensor,
+        return_dict: bool = True,
+    ) -> Transformer2DModelOutput | tuple[Tensor]:
+        """Noisy input [B, C, H, W], timestep [B] (or one for all) and class_labels [B] int64 to
+        `sample`, [B, C or 2C, H, W]; a tuple of it without `return_dict`."""
+        x = self.x_embedder(hidden_states) + self.pos_embed  # [B, L, D]
+        timestep = timestep.reshape(-1).expand(len(x))
+        condition = self.t_embedder(timestep) + self.y_embedder(class_labels)  # [B, D]
+        for block in self.blocks:
+            if torch.is_grad_enabled() and self.gradient_checkpointing:
+                x = self._gradient_checkpointing_func(block, x, condition)
+            else:
+                x = block(x, condition)
+        output = self._unpatchify(self.final_layer(x, condition))
+        return Transformer2DModelOutput(sample=output) if return_dict else (output,)
+
+    @classmethod
+    def from_official(
+        cls,
+        state_dict: dict[str, Any],
+        *,
+        input_size: int | None = None,
+        num_heads: int | None = None,
+        **options: Any,
+    ) -> DiT:
+        """The model of a published checkpoint, or of one of its training script (the average).
+
+        Sizes are read from the tensors; heads leave no trace in them: by default they are those of
+        the published size of that width. `options` go to the constructor. Raises ValueError.
+        """
+        from vision.models.dit_weights import official_config, official_state
+
+        state = official_state(state_dict)
+        model = cls(**{**official_config(state, input_size, num_heads), **options})
+        model.load_state_dict(state)
+        return model
+
+    def _unpatchify(self, x: Tensor) -> Tensor:
+        """[B, L, p*p*C] to [B, C, H, W]; a patch is laid out row, column, channel."""
+        p = self.config.patch_size
+        side = self.config.sample_size // p
+        x = x.reshape(len(x), side, side, p, p, self.out_channels)
+        x = x.permute(0, 5, 1, 3, 2, 4)  # [B, C, rows, p, columns, p]
+        return x.reshape(len(x), self.out_channels, side * p, side * p)
+
+    def _initialize(self, zero_init: bool) -> None:
+        """Start values as published."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        nn.init.xavier_uniform_(self.x_embedder.proj.weight.data.flatten(1))
+        nn.init.zeros_(self.x_embedder.proj.bias)
+        for embedding in (self.y_embedder.embedding_table, *self.t_embedder.mlp[::2]):
+            nn.init.normal_(embedding.weight, std=0.02)
+        if zero_init:
+            zero = [block.adaLN_modulation[1] for block in self.blocks]
+            for linear in (*zero, self.final_layer.adaLN_modulation[1], self.final_layer.linear):
+                nn.init.zeros_(linear.weight)
+
+
+def create_dit(name: str, **options: Any) -> DiT:
+    """A published size by name, such as "dit_b_4"; `options` (None: as the name says) win."""
+    given = {key: value for key, value in options.items() if value is not None}
+    return DiT(**{**dit_size(name), **given})
+
+
+def _tanh_gelu() -> nn.GELU:
+    return nn.GELU(approximate="tanh")
+
+
+def _check_sizes(sample_size: int, patch_size: int, embed_dim: int, num_heads: int) -> None:
+    if sample_size % patch_size:
+        raise ValueError(f"sample_size {sample_size} is not a multiple of patch_size {patch_size}")
+    if embed_dim % num_heads or embed_dim % 4:
+        raise ValueError(f"embed_dim {embed_dim}: must divide by 4 and num_heads {num_heads}")
