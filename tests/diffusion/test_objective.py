@@ -54,7 +54,8 @@ def test_the_bound_trains_the_variance_alone(reference) -> None:
 
 
 def test_the_right_answer_has_no_error_and_the_least_bound(reference) -> None:
-    x0, noise, t = (part[1:] for part in batch(reference))  # beyond t = 0
+    x0, noise, _ = (part[1:] for part in batch(reference))
+    t = torch.tensor([1, 2, 5])  # late ones have nearly no range for the variance
     objective = DiffusionObjective()
     xt = objective.add_noise(x0, noise, t)
     low = torch.full_like(noise, -1.0)  # the variance of the posterior itself

@@ -33,10 +33,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory, monkeypatch_module: None) -> Path:
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights whose activations keep their size over the depth of the network."""
     path = tmp_path_factory.mktemp("weights") / "inception.pth"
-    model = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+    with pytest.MonkeyPatch.context() as patch:  # the constructor would fetch trained weights
+        home = "torch_fidelity.feature_extractor_inceptionv3"
+        patch.setattr(f"{home}.load_state_dict_from_url", lambda url, progress: {})
+        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
+        model = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d):
@@ -45,22 +49,6 @@ def weights(tmp_path_factory: pytest.TempPathFactory, monkeypatch_module: None) 
     model.fc.weight.data.normal_(0, 0.05, generator=generator)
     torch.save(model.state_dict(), path)
     return path
-
-
-@pytest.fixture(scope="module")
-def monkeypatch_module() -> None:
-    """The constructor wants weights at once: give it those that it has."""
-    patch = pytest.MonkeyPatch()
-    name = "torch_fidelity.feature_extractor_inceptionv3"
-    patch.setattr(f"{name}.load_state_dict_from_url", lambda url, progress: {})
-    original = FeatureExtractorInceptionV3.load_state_dict
-    patch.setattr(
-        FeatureExtractorInceptionV3,
-        "load_state_dict",
-        lambda self, state: original(self, state) if state else None,
-    )
-    yield
-    patch.undo()
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,7 @@ def test_guidance_mixes_class_and_null_class() -> None:
 
 
 def test_guidance_outside_its_interval_is_none() -> None:
-    pipeline = make("ddim")
+    pipeline = make("ddim", cls=Latents)
     start = torch.randn(1, 1, 8, 8)
     options = {"latents": start, "output_type": "pt", "num_inference_steps": 5}
     plain = pipeline([1], 1.0, **options).images
@@ -143,14 +143,13 @@ def test_what_cannot_be_sampled_is_named() -> None:
 
 
 def test_bf16_and_float32_give_nearly_the_same_image() -> None:
-    pipeline = make("dpm++")
+    pipeline = make("dpm++", cls=Latents)
     options = {"num_inference_steps": 8, "guidance_scale": 2.0, "output_type": "pt"}
     exact = pipeline([0, 1, 2], generator=seeded(1, 2, 3), **options).images
     pipeline.transformer.to(torch.bfloat16)
     rounded = pipeline([0, 1, 2], generator=seeded(1, 2, 3), **options).images
     assert rounded.dtype == torch.float32
-    assert (exact - rounded).abs().mean() < 0.01
-    assert not torch.equal(exact, rounded)
+    assert 0 < (exact - rounded).abs().mean() / exact.abs().mean() < 0.02
 
 
 def test_a_saved_pipeline_loads_in_a_fresh_process(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ class FrechetReference:
         self.mean, self.cov = (np.asarray(value, np.float64) for value in (mean, cov))
         _check(self.mean, self.cov)
         values, vectors = eigh(self.cov)
-        kept = values > 0  # a singular covariance has zeros, and rounding makes some negative
+        # a singular covariance has zeros, which rounding moves to either side
+        kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
         self._root = vectors[:, kept] * np.sqrt(values[kept])  # root @ root.T = cov  # [D, K]
 
     def distance(self, mean: NDArray, cov: NDArray) -> float:
