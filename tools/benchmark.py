@@ -5,11 +5,10 @@ norms   each norm in each of its implementations, on the activations of ViT-Ti/B
         forward, forward and backward (medians), bytes kept between them, bytes per second as a
         share of a plain copy (x.clone()) measured beside it, ratio to nn.LayerNorm
 models  training step (with AdamW) and peak memory of a whole timm model
+mae     MAE pre-training step of that model against its supervised step
 
 "by" says what computes: torch (its own layer), formula (the norm's plain formula), torch.compile
-(that formula, compiled), compiled (our C++ kernel), triton (ours), liger. Only SeeDNorm has kernels
-of ours; the best of the others is torch's layer or torch.compile.
-
+(that formula, compiled), compiled (our C++ kernel), triton (ours), liger.
 Targets on a GPU, which nobody has measured yet: SeeDNorm by triton reaches 90 % of a copy's bytes
 per second and takes at most 1.05 times Liger's RMSNorm (norms --dtype bfloat16 --peer liger).
     OMP_NUM_THREADS=2 tools/benchmark.py norms --json runs/norms.json --plot runs/norms.png
@@ -30,11 +29,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    tools = parser.add_subparsers(required=True, metavar="norms|models")
-    norms, models = tools.add_parser("norms"), tools.add_parser("models")
+    tools = parser.add_subparsers(required=True, metavar="norms|models|mae")
+    norms, models, mae = (tools.add_parser(name) for name in ("norms", "models", "mae"))
     for tool, batch, rounds, run in (
         (norms, 64, 20, command.run_norms),
         (models, 16, 10, command.run_models),
+        (mae, 8, 5, command.run_mae),
     ):
         tool.set_defaults(run=run)
         tool.add_argument("--batch", type=int, default=batch, help="images")
@@ -43,10 +43,11 @@ def main() -> None:
         tool.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
         tool.add_argument("--json", type=Path, metavar="FILE", help="write the results")
         tool.add_argument("--plot", type=Path, metavar="FILE", help="draw them: .png, .svg, .pdf")
+    for tool in (models, mae):
+        tool.add_argument("--model", default="vit_base_patch16_224", help="a timm name")
+        tool.add_argument("--img-size", type=int, default=224)
     norms.add_argument("--peer", action="append", default=[], choices=["liger"])
     norms.add_argument("--torch-compile", action=argparse.BooleanOptionalAction, default=True)
-    models.add_argument("--model", default="vit_base_patch16_224", help="a timm name")
-    models.add_argument("--img-size", type=int, default=224)
     models.add_argument("--norms", nargs="+", default=["layernorm", "seednorm"])
     arguments = parser.parse_args()
     try:

@@ -33,6 +33,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="default 64")
     parser.add_argument("--output", metavar="DIR", help="where figures and picture go")
     parser.add_argument("--export", metavar="DIR", help="write timm/Hugging Face form and stop")
+    parser.add_argument(
+        "--corruptions", metavar="NAME,...", help="top-1 under common corruptions too; or: all"
+    )
     arguments = parser.parse_intermixed_args()
     files, overrides = split_arguments(arguments.data)
 

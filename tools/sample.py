@@ -28,8 +28,10 @@ def main() -> None:
     parser.add_argument("--classes", nargs="+", metavar="CLASS", help="numbers or names; all")
     parser.add_argument("--cfg", type=float, default=2.0, metavar="SCALE", help="default 2")
     parser.add_argument("--cfg-channels", type=int, metavar="N", help="guide the first N; all")
-    interval = {"metavar": ("LOW", "HIGH"), "default": [0.0, 1.0]}
-    parser.add_argument("--cfg-interval", type=float, nargs=2, help="of timestep/1000", **interval)
+    parser.add_argument(
+        "--cfg-interval", type=float, nargs=2, metavar=("LOW", "HIGH"), default=[0.0, 1.0],
+        help="guide only where timestep/1000 lies within; everywhere",
+    )  # fmt: skip
     parser.add_argument("--steps", type=int, default=50, help="default 50")
     parser.add_argument("--sampler", choices=["ddpm", "ddim", "dpm++", "unipc"], default="ddpm")
     parser.add_argument("--seed", type=int, default=0)

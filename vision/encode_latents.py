@@ -112,8 +112,11 @@ def _begin(folder: Path, index: dict[str, Any]) -> None:
 
 def _evaluation_data(config: Config, channels: int, batch_size: int) -> ImageDataModule:
     """The images of `config` as a VAE takes them: RGB from -1 to 1."""
+    if config.data.name == "latents":
+        raise ValueError("data.name = 'latents': encoded already; name a data set of images")
     half = [0.5] * channels
     data = dataclasses.replace(config.data, in_chans=channels, mean=half, std=half)
+    data.crop_pct = 1.0  # the whole of the shorter side, as a DiT is trained
     data.on_corrupt = "stop"  # shards hold every image, in order
     check_data(data)
     module = ImageDataModule(data, seed=0, batch_size_total=batch_size)

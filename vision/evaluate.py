@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,16 @@ import timm
 import torch
 from rich.progress import track
 from timm.data import resolve_model_data_config
-from torch import nn
-from torchmetrics.classification import MulticlassConfusionMatrix
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from vision.config import Config, ConfigError, load_config
 from vision.config.load import Source
 from vision.datasets.check import check_data
+from vision.datasets.corruptions import SEVERITIES, corrupt, corruption_names
 from vision.datasets.datamodule import ImageDataModule
-from vision.metrics.classification import ClassificationMetrics
+from vision.datasets.dataset import Batch
+from vision.metrics.classification import ClassificationMetrics, per_class_accuracy
 from vision.models.classifier import count_parameters, create_classifier
 from vision.models.export import export_model
 from vision.models.weights import find_checkpoint, load_strict, read_checkpoint, state_dict_of
@@ -120,12 +122,15 @@ def with_data(
 
 
 @torch.inference_mode()
-def evaluate(classifier: Classifier, batch_size: int) -> dict[str, Any]:
+def evaluate(
+    classifier: Classifier, batch_size: int, change: Callable[[Batch], Tensor] | None = None
+) -> dict[str, Any]:
     """Judge `classifier` on its validation split; device: the accelerator where there is one.
 
-    Returns `images`, `skipped`, `top1`, `top5` (percent), `loss`, `images_per_sec` (the
-    model's forward passes alone), `parameters`, `confusion` (counts [true, predicted]) and
-    `class_names`.
+    Returns `images`, `skipped`, `top1`, `top5`, `calibration_error` (percent; expected error over
+    15 bins of equal width, 1706.04599), `loss`, `images_per_sec` (the model's forward passes
+    alone), `parameters`, `per_class` (percent), `confusion` (counts [true, predicted]) and
+    `class_names`. `change` makes the images [B, C, H, W] that the model sees.
     """
     data = ImageDataModule(
         classifier.config.data,
@@ -143,14 +148,16 @@ def evaluate(classifier: Classifier, batch_size: int) -> dict[str, Any]:
     model = classifier.model.to(device)
     metrics = ClassificationMetrics(len(names)).to(device)
     confusion = MulticlassConfusionMatrix(len(names)).to(device)
+    calibration = MulticlassCalibrationError(len(names), n_bins=15, norm="l1").to(device)
     loader = data.val_dataloader()
     images, skipped, seconds, timed = 0, 0, 0.0, 0
-    for index, batch in enumerate(track(loader, description="evaluate")):
+    shown = track(loader, description="evaluate", disable=change is not None)
+    for index, batch in enumerate(shown):
         skipped += int(batch.skipped)
         if len(batch.targets) == 0:
             continue
         targets = batch.targets.to(device)
-        inputs = batch.images.to(device)
+        inputs = (batch.images if change is None else change(batch)).to(device)
         start = time.perf_counter()
         logits = model(inputs)
         _synchronize(device)
@@ -159,18 +166,44 @@ def evaluate(classifier: Classifier, batch_size: int) -> dict[str, Any]:
             timed += len(targets)
         metrics.update(logits, targets)
         confusion.update(logits, targets)
+        calibration.update(logits.float().softmax(1), targets)
         images += len(targets)
     if images == 0:
         raise ValueError(f"data.root = {classifier.config.data.root}: no image could be read")
+    counts = confusion.compute().cpu().tolist()
     return {
         "images": images,
         "skipped": skipped,
         **{name: float(value) for name, value in metrics.compute().items()},
+        "calibration_error": 100 * float(calibration.compute()),
         "images_per_sec": timed / seconds,
         "parameters": count_parameters(model),
-        "confusion": confusion.compute().cpu().tolist(),
+        "per_class": per_class_accuracy(counts),
+        "confusion": counts,
         "class_names": names,
     }
+
+
+def robustness(
+    classifier: Classifier, batch_size: int, names: Sequence[str], seed: int = 0
+) -> dict[str, list[float]]:
+    """Top-1 (percent) under each corruption of `names`, for severities 1 to 5."""
+    data = classifier.config.data
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (data.mean, data.std))
+    found: dict[str, list[float]] = {}
+    for name in track(names, description="corruptions"):
+        found[name] = []
+        for severity in SEVERITIES:
+
+            def change(batch: Batch, name: str = name, severity: int = severity) -> Tensor:
+                images = [
+                    corrupt((image * std + mean).clamp(0, 1), name, severity, seed, int(index))
+                    for image, index in zip(batch.images, batch.indices, strict=True)
+                ]
+                return (torch.stack(images) - mean) / std
+
+            found[name].append(evaluate(classifier, batch_size, change)["top1"])
+    return found
 
 
 def judge(
@@ -184,6 +217,7 @@ def judge(
     batch_size: int,
     output: str | None,
     export: str | None,
+    corruptions: str | None = None,
 ) -> None:
     """What `tools/evaluate.py` does: load, then export or judge, print and write.
 
@@ -199,7 +233,10 @@ def judge(
             export_model(classifier.model, classifier.config, Path(export), classifier.class_names)
             print(f"exported {classifier.source} to {export}")
             return
+        names = corruption_names(corruptions)
         figures = evaluate(classifier, batch_size)
+        if names:
+            figures["corruptions"] = robustness(classifier, batch_size, names)
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(str(error)) from error
     folder = Path(output) if output else Path(classifier.source).parent
@@ -213,11 +250,13 @@ def judge(
     title = f"{Path(classifier.source).parent.name}: {split}, top-1 {figures['top1']:.2f} %"
     plot_confusion(np.array(figures["confusion"]), figures["class_names"], picture, title)
     for key in ("images", "skipped", "parameters"):
-        print(f"{key:<16} {figures[key]:,}")
-    for key in ("top1", "top5", "loss", "images_per_sec"):
+        print(f"{key:<17} {figures[key]:,}")
+    for key in ("top1", "top5", "loss", "calibration_error", "images_per_sec"):
         if key in figures:
-            print(f"{key:<16} {figures[key]:.4g}")
-    print(f"written          {folder / stem}.json, {picture}")
+            print(f"{key:<17} {figures[key]:.4g}")
+    for name, accuracies in figures.get("corruptions", {}).items():
+        print(f"{name:<17} {' '.join(f'{value:6.2f}' for value in accuracies)}")
+    print(f"written           {folder / stem}.json, {picture}")
 
 
 def _synchronize(device: torch.device) -> None:

@@ -32,7 +32,7 @@ def generate(
         generators = [
             torch.Generator().manual_seed(derive_seed(seed, "sample", index)) for index in chosen
         ]
-        images = pipeline(
+        (images,) = pipeline(
             class_labels=list(labels[start : start + batch_size]),
             generator=generators,
             guidance_scale=guidance_scale,
@@ -40,7 +40,8 @@ def generate(
             guidance_channels=guidance_channels,
             guidance_interval=guidance_interval,
             output_type="pt",
-        ).images
+            return_dict=False,
+        )
         yield to_uint8(images)
 
 

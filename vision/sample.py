@@ -194,8 +194,8 @@ def write_npz(images: Tensor, labels: Sequence[int] | np.ndarray, path: Path) ->
 
 def _write_image(image: Tensor, path: Path) -> None:
     pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
-    temporary = path.with_suffix(".tmp.png")
-    Image.fromarray(pixels.numpy()).save(temporary)
+    temporary = path.with_suffix(".tmp")  # not an image to whoever looks for images
+    Image.fromarray(pixels.numpy()).save(temporary, format="png")
     os.replace(temporary, path)
 
 

@@ -87,3 +87,49 @@ def test_checks_import_no_torch() -> None:
         [sys.executable, "-c", code], cwd=CONFIGS.parent, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("mae.mask_ratio=0.99", "of 16 patches"),
+        ("mae.mask_ratio=1.0", "0 or more, and less than 1"),
+        ("mae.decoder_embed_dim=90", "a multiple of 4"),
+        ("mae.decoder_norm=layernrm", "did you mean 'layernorm'"),
+        ("mae.decoder_norm_options={eps: 1.0e-5}", "of no norm"),
+        ("optim.layer_decay=0.65", "task mae has no use for it; set it to null"),
+        ("mix.mixup=0.8", "task mae has no use for it; set it to 0.0"),
+        ("model.name=resnet18", "vit_"),
+    ],
+)
+def test_an_autoencoder_that_cannot_be_is_refused_by_its_key(override: str, message: str) -> None:
+    sizes = ["model.patch_size=2", "mae.decoder_num_heads=3"]
+    if "resnet" in override:
+        sizes = ["model.patch_size=null"]
+    config = load_config([CONFIGS / "mae_ti_layernorm.yaml"], [*sizes, override]).config
+    with pytest.raises(ValueError, match=override.partition("=")[0].replace(".", r"\.")) as error:
+        check_config(config)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "batch"),
+    [("mae", 4096), ("mae_finetune", 1024), ("mae_linprobe", 16384)],
+)
+def test_mae_recipes_can_be_laid_over_each_norm(recipe: str, batch: int, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split / "n01440764").mkdir(parents=True)
+    step = recipe.removeprefix("mae").removeprefix("_")
+    files = sorted(CONFIGS.glob(f"mae_b_{step}_*.yaml" if step else "mae_b_*norm.yaml"))
+    files = [f for f in files if step or not {"finetune", "linprobe"} & set(f.stem.split("_"))]
+    assert files
+    name = f"imagenet_mae_{step}_b" if step else "imagenet_mae_b"
+    for file in files:
+        config = load_config(
+            [file, CONFIGS / "recipes" / f"{name}.yaml"], [f"data.root={tmp_path}"]
+        ).config
+        check_config(config)
+        assert config.data.img_size == 224
+        assert config.model.patch_size is None
+        assert config.data.train_fraction == 1.0
+        assert config.trainer.batch_size_total == batch

@@ -6,6 +6,8 @@ import json
 
 import torch
 
+from vision.benchmark.mae import benchmark_mae
+from vision.benchmark.models import ModelSettings
 from vision.benchmark.norms import WIDTHS, contenders, saved_bytes
 
 
@@ -51,3 +53,12 @@ def test_a_peer_that_cannot_run_here_is_a_one_line_error(tool):
 def test_help_names_the_targets_as_targets(tool):
     text = tool("benchmark", "--help").stdout
     assert "Targets on a GPU, which nobody has measured yet" in text and "90 %" in text
+
+
+def test_mae_measures_both_steps_in_one_run():
+    settings = ModelSettings(model="vit_tiny_patch16_224", batch=1, img_size=32)
+    calls = []
+    result = benchmark_mae(settings, rounds=1, progress=calls.append)
+    assert result.step > 0
+    assert result.step_ratio == result.step / result.supervised
+    assert len(calls) == 3  # building, the uncounted round, one round

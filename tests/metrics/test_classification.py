@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vision.metrics.classification import ClassificationMetrics
+from vision.metrics.classification import ClassificationMetrics, per_class_accuracy
 
 
 @pytest.mark.parametrize("sizes", [[23], [10, 10, 3], [1] * 23, [0, 20, 0, 3]])
@@ -34,3 +34,7 @@ def test_reset_forgets() -> None:
     metrics.reset()
     metrics.update(torch.eye(6), torch.arange(6).flip(0))
     assert metrics.compute()["top1"] == 0
+
+
+def test_accuracy_per_class_comes_from_the_confusion_and_knows_absent_classes() -> None:
+    assert per_class_accuracy([[3, 1, 0], [0, 2, 0], [0, 0, 0]]) == [75.0, 100.0, None]

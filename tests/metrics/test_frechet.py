@@ -67,8 +67,13 @@ def test_constant_features_have_the_distance_of_their_means() -> None:
 
 @pytest.mark.parametrize(
     ("count", "expected"),
-    [(64, ["singular", "fewer than 10,000"]), (100, ["twice", "fewer than 10,000"])]
-    + [(9_999, ["fewer than 10,000"]), (10_000, []), (None, ["do not tell"])],
+    [
+        (64, ["singular", "fewer than 10,000"]),
+        (100, ["twice", "fewer than 10,000"]),
+        (9_999, ["fewer than 10,000"]),
+        (10_000, []),
+        (None, ["do not tell"]),
+    ],
 )
 def test_warnings_by_the_number_of_samples(count: int | None, expected: list[str]) -> None:
     found = sample_warnings("fake", Statistics(count, np.zeros(64), np.eye(64)))

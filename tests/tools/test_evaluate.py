@@ -125,3 +125,19 @@ def test_a_pickle_that_wants_to_run_code_is_refused(tool, tmp_path: Path) -> Non
     result = tool("evaluate", tmp_path / "evil.ckpt", code=2)
     assert "might run code" in result.stderr
     assert not (tmp_path / "it_ran").exists()
+
+
+def test_calibration_classes_and_corruptions_are_judged(
+    tool, trained: Path, tmp_path: Path
+) -> None:
+    names = "gaussian_noise,jpeg"
+    result = tool("evaluate", trained, "--corruptions", names, "--output", tmp_path)
+    figures = json.loads((tmp_path / "evaluate_test.json").read_text())
+    assert 0 < figures["calibration_error"] < 100
+    per_class = np.array(figures["per_class"])
+    counts = np.array(figures["confusion"]).sum(1)
+    assert (per_class * counts).sum() / 360 == pytest.approx(figures["top1"], rel=1e-6)
+    noise = figures["corruptions"]["gaussian_noise"]
+    assert len(noise) == len(figures["corruptions"]["jpeg"]) == 5
+    assert noise[4] < noise[0] <= figures["top1"] + 3
+    assert "gaussian_noise" in result.stdout

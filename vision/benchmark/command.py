@@ -45,6 +45,23 @@ def run_models(arguments: Namespace) -> None:
     _write(results, arguments)
 
 
+def run_mae(arguments: Namespace) -> None:
+    """Measure MAE pre-training against supervised training, show and write the result."""
+    from vision.benchmark import mae, models, report
+
+    settings = models.ModelSettings(
+        arguments.model,
+        arguments.batch,
+        arguments.img_size,
+        arguments.dtype,
+        str(_device(arguments.device)),
+    )
+    with _progress(1 + arguments.rounds) as progress:
+        result = mae.benchmark_mae(settings, arguments.rounds, progress)
+    _show(report.mae_table(result))
+    _write([result], arguments)
+
+
 def _device(name: str) -> torch.device:
     import torch
 

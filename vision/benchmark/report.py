@@ -13,6 +13,7 @@ from vision.environment import environment_record
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from vision.benchmark.mae import MaeResult
     from vision.benchmark.models import ModelResult
     from vision.benchmark.norms import NormResult
 
@@ -54,7 +55,16 @@ def models_table(results: Sequence[ModelResult]) -> Table:
     return _table(["norm", "step ms", f"/{first}", "peak MiB", f"/{first}"], lines, left=1)
 
 
-def write_json(results: Sequence[NormResult | ModelResult], path: Path) -> None:
+def mae_table(result: MaeResult) -> Table:
+    """One line per kind of step."""
+    lines = [
+        ["supervised", f"{result.supervised * 1e3:.0f}", "1.000"],
+        ["MAE, mask ratio 0.75", f"{result.step * 1e3:.0f}", f"{result.step_ratio:.3f}"],
+    ]
+    return _table([f"{result.model}, batch {result.batch}", "step ms", "ratio"], lines, left=1)
+
+
+def write_json(results: Sequence[NormResult | ModelResult | MaeResult], path: Path) -> None:
     """The results and what they were measured on."""
     record = {"environment": environment_record(), "results": [asdict(r) for r in results]}
     path.parent.mkdir(parents=True, exist_ok=True)

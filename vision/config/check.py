@@ -33,6 +33,8 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
         "model.embed_dim model.depth model.num_heads optim.lr optim.base_lr optim.eps "
         "optim.clip_grad trainer.epochs trainer.batch_size_total trainer.batch_size_device "
         "trainer.devices trainer.num_nodes trainer.val_every_n_epochs trainer.log_every_n_steps "
+        "evaluation.number evaluation.every_n_steps evaluation.batch_size "
+        "evaluation.num_inference_steps "
         "trainer.checkpoint_every_n_steps trainer.checkpoint_every_n_minutes "
         "trainer.diagnostics_every_n_steps mae.decoder_embed_dim mae.decoder_depth "
         "mae.decoder_num_heads mae.pictures mae.pictures_every_n_epochs mae.knn_neighbors "
@@ -67,6 +69,7 @@ def check_config(config: Config) -> None:
     _check_numbers(config)
     _check_norm(config)
     _check_diagnostics(config)
+    _check_evaluation(config)
     if config.task == "dit":
         _check_dit(config)
     else:
@@ -129,6 +132,27 @@ def _check_diagnostics(config: Config) -> None:
         raise ValueError(
             f"trainer.diagnostics_every_n_steps = {config.trainer.diagnostics_every_n_steps}: a "
             "compiled model does not call hooks; set trainer.compile=false, or this to null"
+        )
+
+
+def _check_evaluation(config: Config) -> None:
+    evaluation = config.evaluation
+    name = evaluation.extractor
+    if name is None:
+        return
+    if config.task != "dit":
+        raise ValueError(
+            f"evaluation.extractor = {name!r}: task {config.task} generates no images; set it to "
+            "null"
+        )
+    if name not in ("inception", "dinov2") and not re.fullmatch(r"(timm|run):.+", name):
+        raise ValueError(
+            f"evaluation.extractor = {name!r}: expected inception, dinov2, timm:NAME or run:PATH"
+        )
+    unknown = set(evaluation.metrics) - {"fid", "is", "kid", "prc", "sfid"}
+    if unknown or not evaluation.metrics:
+        raise ValueError(
+            f"evaluation.metrics = {evaluation.metrics}: expected some of fid, is, kid, prc, sfid"
         )
 
 

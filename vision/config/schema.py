@@ -151,6 +151,15 @@ class EvaluationConfig:
     """Figures on generated images while a generator trains (task dit)."""
 
     extractor: str | None = None  # inception, dinov2, timm:NAME or run:PATH; None: no figures
+    weights: str | None = None  # file of the extractor's weights; None: its cache, or fetched
+    resize: Literal["legacy", "antialias"] = "legacy"  # to the extractor's size; legacy: TF's
+    metrics: list[str] = field(default_factory=lambda: ["fid"])  # of fid, is, kid, prc, sfid
+    number: int = 10_000  # generated images; the real ones are the whole training split
+    every_n_steps: int | None = None  # None: only when training ends
+    batch_size: int = 64
+    sampler: Literal["ddpm", "ddim", "dpm++", "unipc"] = "ddpm"
+    num_inference_steps: int = 250
+    guidance_scale: float = 1.0  # 1: none
 
 
 @dataclass

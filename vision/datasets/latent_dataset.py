@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 
 from vision.datasets.dataset import Sample
-from vision.datasets.readers import Reader
 from vision.datasets.sampler import Draw
 from vision.datasets.seeding import derive_seed
 
@@ -16,10 +16,11 @@ from vision.datasets.seeding import derive_seed
 class LatentDataset(Dataset[Sample]):
     """Draws of latents, [C, h, w] float32: mean + std * noise of the image or its mirror image.
 
-    Noise and flip follow from (seed, epoch, index). `hflip` is the probability of the mirror image.
+    `reader` is a `LatentReader`, perhaps behind one that changes its labels. Noise and flip follow
+    from (seed, epoch, index). `hflip` is the probability of the mirror image.
     """
 
-    def __init__(self, reader: Reader, seed: int, hflip: float) -> None:
+    def __init__(self, reader: Any, seed: int, hflip: float) -> None:
         self.reader = reader
         self.seed = seed
         self.hflip = hflip

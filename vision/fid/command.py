@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +77,7 @@ def _compare(arguments: dict[str, Any]) -> dict[str, Any]:
         assert real.measured is not None
         if int(os.environ.get("RANK", "0")) == 0:
             write_measured(Path(arguments["save_stats"]), real.measured)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # printed below, in full
-        return compute(real, fake, extractor, device=device, cache=cache, **vars(options))
+    return compute(real, fake, extractor, device=device, cache=cache, quiet=True, **vars(options))
 
 
 def _print(result: dict[str, Any]) -> None:

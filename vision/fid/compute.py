@@ -61,6 +61,7 @@ def compute(
     resize: str = "legacy",
     device: str | torch.device | None = None,
     cache: StatisticsCache | None = None,
+    quiet: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
     """Compare two sets.
@@ -72,6 +73,7 @@ def compute(
         resize: "legacy" (TensorFlow's, as published FIDs) or "antialias".
         device: Where features are computed; None: the accelerator, where there is one.
         cache: Keeps the statistics of `real` for the next call.
+        quiet: Return warnings, but do not raise them through `warnings` too.
         **options: Fields of `Options`.
 
     Returns:
@@ -92,7 +94,7 @@ def compute(
     fake_pass = _side(fake, extractor, _plan(chosen, fake=True), chosen.metrics)
     result: dict[str, Any] = {"warnings": _warnings(extractor, real_pass, fake_pass)}
     root_seconds = _figures(result, real_pass, fake_pass, chosen)
-    for line in result["warnings"]:
+    for line in () if quiet else result["warnings"]:
         warnings.warn(line, stacklevel=2)
     total = time.perf_counter() - start
     names = [key for key in result if isinstance(result[key], float)]

@@ -56,7 +56,7 @@ def open_source(
     """
     path = Path(text)
     if path.suffix in (".yaml", ".yml"):
-        return Given(text, DataSource([text], overrides, split))
+        return Given(text, DataSource.load(text, overrides, split))
     if not path.exists():
         raise FileNotFoundError(
             f"{text}: no such file or folder; expected a folder of images, an .npz, a data config "

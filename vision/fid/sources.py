@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
 from vision.config import load_config
+from vision.config.schema import DataConfig
 from vision.datasets.check import check_data
 from vision.datasets.dataset import CorruptImageError
 from vision.datasets.readers import Reader, open_reader
@@ -74,25 +75,27 @@ class FolderSource:
 class DataSource:
     """One split of a data config: shorter side resized to `data.img_size`, centre cropped."""
 
-    def __init__(self, files: Sequence[str], overrides: Sequence[str], split: str) -> None:
-        loaded = load_config(list(files), overrides)
-        self.config = loaded.config.data
+    def __init__(self, name: str, config: DataConfig, split: str) -> None:
         names = {
-            "train": self.config.train_split,
-            "validation": self.config.val_split,
-            "test": self.config.test_split or self.config.val_split,
+            "train": config.train_split,
+            "validation": config.val_split,
+            "test": config.test_split or config.val_split,
         }
-        self.split = names[split]
+        if config.name == "latents":
+            raise ValueError("data.name = latents: no images; name the data they were made of")
+        self.config = config
+        self.reader: Reader = open_reader(config, names[split])
+        self.name = f"{name} {split}"
+
+    @classmethod
+    def load(cls, file: str, overrides: Sequence[str], split: str) -> DataSource:
+        """The data of a config file. Raises ConfigError, ValueError or FileNotFoundError."""
+        loaded = load_config([file], overrides)
         try:
-            check_data(self.config)
+            check_data(loaded.config.data)
+            return cls(file, loaded.config.data, split)
         except (ValueError, FileNotFoundError) as error:
             raise loaded.locate(error) from None
-        if self.config.name == "latents":
-            raise ValueError(
-                "data.name = latents: holds no images; name the data they were made of"
-            )
-        self.reader: Reader = open_reader(self.config, self.split)
-        self.name = f"{' '.join(files)} {split}"
 
     def __len__(self) -> int:
         return len(self.reader)

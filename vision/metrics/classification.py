@@ -47,3 +47,13 @@ class ClassificationMetrics(nn.Module):
         for metric in (self.top1, self.top5, self.loss):
             if metric is not None:
                 metric.reset()
+
+
+def per_class_accuracy(confusion: list[list[int]]) -> list[float | None]:
+    """Percent of each class's images that were recognised; None where there are none of it.
+
+    `confusion`: counts [true, predicted].
+    """
+    totals = [sum(row) for row in confusion]
+    hits = [row[label] for label, row in enumerate(confusion)]
+    return [100 * hit / n if n else None for hit, n in zip(hits, totals, strict=True)]

@@ -22,6 +22,13 @@ from vision.norms.registry import create_norm
 _FREQUENCIES = 256  # sines and cosines that encode a timestep
 
 
+class TanhGELU(nn.GELU):
+    """GELU by its tanh approximation, as in the published model."""
+
+    def __init__(self) -> None:
+        super().__init__(approximate="tanh")
+
+
 class TimestepEmbedder(nn.Module):
     """Timesteps [B] to vectors [B, dim]: sinusoids, then two linear layers."""
 
@@ -57,7 +64,7 @@ class DiTBlock(nn.Module):
         self.norm1 = create_norm(dim=dim, **norm)
         self.attn = Attention(dim, num_heads=num_heads, qkv_bias=True)
         self.norm2 = create_norm(dim=dim, **norm)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=_tanh_gelu)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=TanhGELU)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
@@ -199,23 +206,21 @@ class DiT(ModelMixin, ConfigMixin):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         nn.init.xavier_uniform_(self.x_embedder.proj.weight.data.flatten(1))
-        nn.init.zeros_(self.x_embedder.proj.bias)
+        if self.x_embedder.proj.bias is not None:
+            nn.init.zeros_(self.x_embedder.proj.bias)
         for embedding in (self.y_embedder.embedding_table, *self.t_embedder.mlp[::2]):
             nn.init.normal_(embedding.weight, std=0.02)
         if zero_init:
-            zero = [block.adaLN_modulation[1] for block in self.blocks]
-            for linear in (*zero, self.final_layer.adaLN_modulation[1], self.final_layer.linear):
-                nn.init.zeros_(linear.weight)
+            for module in self.modules():
+                if isinstance(module, (DiTBlock, FinalLayer)):
+                    nn.init.zeros_(module.adaLN_modulation[1].weight)  # type: ignore[arg-type]
+            nn.init.zeros_(self.final_layer.linear.weight)
 
 
 def create_dit(name: str, **options: Any) -> DiT:
     """A published size by name, such as "dit_b_4"; `options` (None: as the name says) win."""
     given = {key: value for key, value in options.items() if value is not None}
     return DiT(**{**dit_size(name), **given})
-
-
-def _tanh_gelu() -> nn.GELU:
-    return nn.GELU(approximate="tanh")
 
 
 def _check_sizes(sample_size: int, patch_size: int, embed_dim: int, num_heads: int) -> None:

@@ -114,7 +114,7 @@ class DiTPipeline(DiffusionPipeline):
             scale = guidance_scale if within else 1.0
             output = self.predict(x, t, labels, scale, guidance_channels)
             x = self._step(output, t, x, generator)
-        images = self._decode(x)
+        images: Any = self._decode(x)
         self.maybe_free_model_hooks()
         if output_type != "pt":
             images = images.permute(0, 2, 3, 1).cpu().numpy()

@@ -74,13 +74,14 @@ class DiTTask(TrainingTask):
         self.judged = _means(len(Terms._fields))
         self.ema_judged = _means(len(Terms._fields))
         for total in (*self.quartile_errors, *self.quartile_counts):
-            total.persistent(True)  # type: ignore[operator]
+            total.persistent(True)
 
     def on_fit_start(self) -> None:
         """Say where the model is smaller than its name."""
         published = dit_size(self.config.model.name)
         given = {key: getattr(self.config.model, key) for key in published}
-        narrowed = [f"{k} {v} (of {published[k]})" for k, v in given.items() if v is not None]
+        changed = {k: v for k, v in given.items() if v not in (None, published[k])}
+        narrowed = [f"{k} {v} (of {published[k]})" for k, v in changed.items()]
         if narrowed:
             _say(f"        narrowed: {', '.join(narrowed)}")
             _say("        configs/recipes/imagenet_dit.yaml restores the published size")
@@ -89,7 +90,7 @@ class DiTTask(TrainingTask):
         x0 = batch.images
         t = torch.randint(self.objective.num_timesteps, (len(x0),), device=x0.device)
         noise = torch.randn_like(x0)
-        null = self.model.config.num_classes  # type: ignore[union-attr]
+        null = len(self.class_names)
         labels = drop_labels(batch.targets, null, self.config.dit.label_dropout)
         terms = self._terms(self.model, x0, noise, t, labels)
         quarter = t * _QUARTILES // self.objective.num_timesteps
@@ -135,8 +136,15 @@ class DiTTask(TrainingTask):
         return values
 
     def callbacks(self, folder: Path) -> list[pl.Callback]:
+        found: list[pl.Callback] = []
         every = self.config.dit.sample_every_n_steps
-        return [SampleGrid(folder / "samples", every)] if every is not None else []
+        if every is not None:
+            found.append(SampleGrid(folder / "samples", every))
+        if self.config.evaluation.extractor is not None:
+            from vision.callbacks.generation import GenerationMetrics  # imports torch-fidelity
+
+            found.append(GenerationMetrics(self.config, folder / "evaluation"))
+        return found
 
     def make_pipeline(self, ema: bool, sampler: str = "ddpm") -> DiTPipeline:
         """A pipeline of the weights as they are now; `ema`: of their average, where there is one.

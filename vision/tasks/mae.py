@@ -46,7 +46,8 @@ class MAETask(TrainingTask):
     def judge(self, batch: Batch, batch_idx: int) -> None:
         noise = self._noise(batch.indices.tolist()).to(batch.images.device)
         loss, _, _ = self.model(batch.images, self.config.mae.mask_ratio, noise)
-        self.judged_loss.update(loss, weight=len(batch.images))
+        # once per image: MeanMetric leaves weights out where it does not look for NaN
+        self.judged_loss.update(loss.expand(len(batch.images)))
 
     def figures(self) -> dict[str, Tensor | float]:
         loss = self.judged_loss.compute()

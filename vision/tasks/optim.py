@@ -74,7 +74,11 @@ def create_optimizer(
             del options["eps"]
     if "lars" in config.opt:
         # timm's adapts the step of a tensor only where weights decay, which probes do without
-        groups = [{**g, "always_adapt": all(p.ndim > 1 for p in g["params"])} for g in groups]
+        groups = [
+            {**group, "params": [p], "always_adapt": p.ndim > 1}
+            for group in groups
+            for p in group["params"]
+        ]
     return create_optimizer_v2(
         groups,
         opt=config.opt,

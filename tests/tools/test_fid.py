@@ -1,0 +1,77 @@
+"""`tools/fid.py` through its command line, and figures while a generator trains."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+
+@pytest.mark.slow
+def test_halves_of_the_digits_are_closer_than_noise(tool, trained: Path, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (360, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "noise.npz", arr_0=noise)
+    shared = [
+        "--extractor", f"run:{trained}", "--metrics", "fid,is,kid,prc", "--device", "cpu",
+        "--kid-subset-size", "200", "--cache", tmp_path / "cache",
+    ]  # fmt: skip
+    data = "configs/data/digits.yaml"
+    result = tool(
+        "fid", "--real", data, "--fake", data, "--fake-split", "test", *shared,
+        "--json", tmp_path / "real.json", "--save-stats", tmp_path / "stats.npz",
+    )  # fmt: skip
+    tool(
+        "fid", "--real", tmp_path / "stats.npz", "--fake", tmp_path / "noise.npz", *shared,
+        "--json", tmp_path / "noise.json",
+    )  # fmt: skip
+    close, far = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("real", "noise"))
+    assert 0 < close["fid"] < far["fid"] / 5
+    assert close["kid"] < far["kid"] and close["precision"] > far["precision"]
+    assert close["labels"]["fid"] == "FD[run:trained]"
+    assert "FD[run:trained]" in result.stdout and "FID" not in result.stdout
+    assert close["settings"]["real"]["count"] == 1257
+    assert far["settings"]["real"]["count"] is not None
+    assert close["fid_error"] > 0 and 0 < close["seconds"]["matrix_root_share"] < 1
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_missing_weights_end_with_one_line_and_code_2(tool, tmp_path: Path) -> None:
+    arguments = ["--real", tmp_path, "--fake", tmp_path, "--weights", tmp_path / "none.pth"]
+    result = tool("fid", *arguments, code=2)
+    assert result.stderr.count("\n") == 1
+    assert "none.pth: no such file" in result.stderr
+
+
+@pytest.mark.slow
+def test_figures_during_training_are_logged_and_change_nothing(
+    tool, trained: Path, tmp_path: Path
+) -> None:
+    small = [
+        "configs/dit_b4_seednorm.yaml", "model.embed_dim=32", "model.depth=1", "model.num_heads=2",
+        "norm.options.num_heads=2", "trainer.epochs=1", "optim.warmup_epochs=0",
+        "trainer.progress_bar=false", "dit.sample_every_n_steps=null", f"output_dir={tmp_path}",
+    ]  # fmt: skip
+    judged = [
+        f"evaluation.extractor=run:{trained}", "evaluation.number=50", "evaluation.sampler=ddim",
+        "evaluation.num_inference_steps=3", "evaluation.every_n_steps=10",
+        "evaluation.metrics=[fid,is]",
+    ]  # fmt: skip
+    tool("train", *small, "name=plain")
+    tool("train", *small, "name=judged", *judged)
+    states = [
+        torch.load(tmp_path / name / "last.ckpt", weights_only=True)["state_dict"]
+        for name in ("plain", "judged")
+    ]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    with open(tmp_path / "judged" / "metrics.csv", newline="") as file:
+        found = {row["step"]: row["val/fd"] for row in csv.DictReader(file) if row["val/fd"]}
+    assert list(found) == ["10", "19"]  # 1257 images in batches of 64: 19 steps
+    summary = json.loads((tmp_path / "judged" / "summary.json").read_text())["metrics"]
+    assert summary["val/fd"] == float(found["19"]) > 0
+    assert "val/fid" not in summary and summary["val/is"] >= 1
+    record = json.loads((tmp_path / "judged" / "evaluation" / "step_0000019.json").read_text())
+    assert record["fid"] == summary["val/fd"]
+    assert record["settings"]["fake"]["num_inference_steps"] == 3

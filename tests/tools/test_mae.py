@@ -1,0 +1,132 @@
+"""Masked autoencoders through the command line: pre-train, kill and resume, fine-tune, draw."""
+
+import csv
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+CONFIG = "configs/mae_ti_seednorm.yaml"
+EPOCHS = 3
+STEPS = EPOCHS * (1257 // 32)
+
+
+@pytest.fixture(scope="module")
+def arguments(small: list[str]) -> list[str]:
+    return [
+        CONFIG, *small, f"trainer.epochs={EPOCHS}", "norm.options.num_heads=4",
+        "model.patch_size=2", "mae.mask_ratio=0.75", "mae.decoder_embed_dim=32",
+        "mae.decoder_depth=1", "mae.decoder_num_heads=2", "mae.decoder_norm=layernorm",
+        "mae.knn_every_n_epochs=2", "mae.pictures_every_n_epochs=2", "mae.pictures=3",
+        "trainer.val_every_n_epochs=1", "trainer.checkpoint_every_n_steps=5", "name=run",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pretrained(tool, arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("mae")
+    result = tool("train", *arguments, f"output_dir={output}")
+    (output / "stdout").write_text(result.stdout)
+    return output / "run"
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((run / "metrics.csv").open()))
+
+
+@pytest.mark.slow
+def test_a_run_writes_losses_neighbours_and_pictures(pretrained: Path) -> None:
+    stdout = (pretrained.parent / "stdout").read_text()
+    assert "SeeDNorm and LayerNorm" in stdout
+    found = {int(row["step"]): float(row["val/knn_top1"]) for row in rows(pretrained) if
+             row["val/knn_top1"]}  # fmt: skip
+    assert len(found) == 3  # before training, after epochs 2 and 3
+    assert 0 in found
+    assert all(10 < value <= 100 for value in found.values())  # better than chance on 10 classes
+    losses = [float(row["val/loss"]) for row in rows(pretrained) if row["val/loss"]]
+    assert len(losses) == EPOCHS
+    assert losses[-1] < losses[0]
+    pictures = sorted(p.name for p in (pretrained / "reconstructions").iterdir())
+    assert pictures == ["0002.png", "0003.png"]
+    size = 96 + 4  # an image and its border
+    assert Image.open(pretrained / "reconstructions" / "0003.png").size == (
+        3 * size + 4, 3 * size + 4,
+    )  # fmt: skip
+    events = list((pretrained / "tensorboard").glob("events*"))
+    assert any(b"reconstruction" in file.read_bytes() for file in events)
+    summary = json.loads((pretrained / "summary.json").read_text())
+    assert summary["task"] == "mae"
+    assert summary["steps"] == STEPS
+
+
+@pytest.mark.slow
+def test_resume_of_pre_training_after_sigkill_is_bit_exact(
+    tool, arguments: list[str], environment: dict[str, str], pretrained: Path, tmp_path: Path
+) -> None:
+    killed = [*arguments, f"output_dir={tmp_path}", "--resume"]
+    last = tmp_path / "run" / "last.ckpt"
+    process = subprocess.Popen(
+        [sys.executable, "tools/train.py", *killed], cwd=ROOT, env=environment,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    seen: set[int] = set()
+    while len(seen) < 10:  # checkpoints: into the second epoch
+        assert process.poll() is None, "the run ended before it could be killed"
+        seen |= {last.stat().st_mtime_ns} if last.exists() else set()
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    tool("train", *killed)
+    starts = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert [start["resumed_from_step"] is None for start in starts] == [True, False]
+    a, b = (
+        torch.load(run / "last.ckpt", weights_only=True) for run in (pretrained, tmp_path / "run")
+    )
+    assert a["global_step"] == b["global_step"] == STEPS
+    assert a["state_dict"].keys() == b["state_dict"].keys()
+    for name, tensor in a["state_dict"].items():
+        assert torch.equal(tensor, b["state_dict"][name]), name
+    tables = [rows(pretrained), rows(tmp_path / "run")]
+    for row in tables[0] + tables[1]:
+        row.pop("train/images_per_sec")
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.slow
+def test_fine_tuning_reports_what_it_took_from_the_run(
+    tool, small: list[str], pretrained: Path, tmp_path: Path
+) -> None:
+    tuned = [
+        "configs/mae_ti_finetune_seednorm.yaml", *small, "norm.options.num_heads=4",
+        "model.patch_size=2", "trainer.epochs=2", "trainer.batch_size_total=24",
+        f"output_dir={tmp_path}", "name=tuned",
+    ]  # fmt: skip
+    result = tool("train", *tuned, f"model.init_from={pretrained}")
+    assert "120 train" in result.stdout
+    assert "missing 5: fc_norm.alpha, fc_norm.beta, fc_norm.gamma, head.bias" in result.stdout
+    assert "unexpected" in result.stdout
+    state = torch.load(tmp_path / "tuned" / "last.ckpt", weights_only=True)["state_dict"]
+    start = torch.load(pretrained / "last.ckpt", weights_only=True)["state_dict"]
+    name = "blocks.0.attn.qkv.weight"
+    moved = (state[f"model.{name}"] - start[f"model.encoder.{name}"]).norm()
+    assert 0 < moved < 0.5 * start[f"model.encoder.{name}"].norm()
+
+
+@pytest.mark.slow
+def test_a_picture_of_ones_own_images(tool, pretrained: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    target = tmp_path / "new" / "picture.png"
+    tool("reconstruct", pretrained, tmp_path / "a.png", tmp_path / "a.png", "--output", target)
+    picture = np.asarray(Image.open(target))
+    assert picture.shape == (2 * 100 + 4, 3 * 100 + 4, 3)
+    original, masked, filled = (picture[4:100, 4 + 100 * i : 100 * (i + 1)] for i in range(3))
+    assert (original != masked).any(axis=-1).mean() == pytest.approx(0.75, abs=0.13)
+    assert (filled == original).all(axis=-1).mean() >= 0.2  # visible patches stay
