@@ -85,7 +85,10 @@ def load_published(
     file = find_checkpoint(path)
     state = state_dict_of(read_checkpoint(file))
     if "decoder_embed.weight" not in state:
-        raise ValueError(f"{file}: holds no decoder, so nothing can be reconstructed; use the full")
+        raise ValueError(
+            f"{file}: holds no decoder to reconstruct with; use the published file of encoder and "
+            "decoder"
+        )
     try:
         model = MAE.from_official(
             state,

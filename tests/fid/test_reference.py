@@ -1,5 +1,6 @@
 """With one file of weights, our figures are torch-fidelity's."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from vision.fid.compute import compute
 from vision.metrics.features import Extractor, create_extractor
 
-FAKE, REAL = 28, 24
+FAKE, REAL = 22, 20
 METRICS = ("fid", "is", "kid", "prc", "sfid")
 
 
@@ -59,9 +60,12 @@ def extractor(weights: Path) -> Extractor:
 @pytest.fixture(scope="module")
 def ours(folders: tuple[Path, Path], extractor: Extractor) -> dict:
     fake, real = folders
-    options = {"metrics": METRICS, "kid_subset_size": 20, "batch_size": 16, "device": "cpu"}
-    with pytest.warns(UserWarning, match="singular"):
-        return compute(str(real), str(fake), extractor, **options)
+    options = {"metrics": METRICS, "kid_subset_size": 16, "batch_size": 16, "device": "cpu"}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = compute(str(real), str(fake), extractor, **options)
+    assert any("singular" in str(line.message) for line in caught)
+    return result
 
 
 def test_all_figures_equal_torch_fidelitys(
@@ -71,7 +75,7 @@ def test_all_figures_equal_torch_fidelitys(
     theirs = torch_fidelity.calculate_metrics(
         input1=str(fake), input2=str(real), isc=True, fid=True, kid=True, prc=True, cuda=False,
         feature_extractor="inception-v3-compat", feature_extractor_weights_path=str(weights),
-        kid_subset_size=20, batch_size=16, save_cpu_ram=True, cache=False, verbose=False,
+        kid_subset_size=16, batch_size=16, save_cpu_ram=True, cache=False, verbose=False,
     )  # fmt: skip
     assert ours["fid"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3)
     assert ours["is"] == pytest.approx(theirs["inception_score_mean"], rel=1e-4)
@@ -86,7 +90,7 @@ def test_fewer_samples_than_features_are_finite_and_warned_of(ours: dict) -> Non
     assert all(np.isfinite(ours[key]) for key in ("fid", "sfid", "fid_error"))
     assert ours["fid"] > 0 and ours["sfid"] > 0
     text = "\n".join(ours["warnings"])
-    assert "real: 24 samples for 2,048 features: the covariance is singular" in text
+    assert "real: 20 samples for 2,048 features: the covariance is singular" in text
     assert "not torch-fidelity's published file" in text
 
 
@@ -96,6 +100,19 @@ def test_only_the_fid_inception_gives_a_fid(ours: dict) -> None:
     assert ours["settings"]["resize"] == "legacy"
     assert len(ours["settings"]["weights_sha256"]) == 64
     assert ours["settings"]["fake"]["count"] == FAKE
+
+
+def test_spatial_features_are_those_of_the_first_seven_channels(extractor: Extractor) -> None:
+    draw = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (1, 3, 299, 299), dtype=torch.uint8, generator=draw)
+    caught = []
+    layer = extractor.model.get_submodule("Mixed_6d.branch1x1")
+    hook = layer.register_forward_hook(lambda m, i, output: caught.append(output))
+    spatial = extractor(images, spatial=True).spatial
+    hook.remove()
+    assert spatial.shape == (1, 2023)
+    assert torch.equal(spatial, caught[0][:, :7].flatten(1))
+    assert extractor(images).spatial is None
 
 
 def test_a_file_that_is_not_the_fid_inception_is_refused(tmp_path: Path) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-from typing import IO, Any
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader
 
 from vision.config.schema import DataConfig
@@ -23,7 +22,7 @@ from vision.datasets.sampler import (
     steps_per_epoch,
 )
 from vision.datasets.splits import config_splits, split_key
-from vision.datasets.subset import SubsetReader, choose_fraction
+from vision.datasets.subset import RelabelledReader, SubsetReader, choose_fraction
 from vision.datasets.transforms import Transform, eval_transform, train_transform
 
 
@@ -39,31 +38,6 @@ class ResumableLoader(DataLoader[Sample]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing to load."""
-
-
-class RelabelledReader:
-    """A reader whose classes are renumbered: a split may lack classes that training has."""
-
-    def __init__(self, reader: Reader, class_names: list[str]) -> None:
-        self._reader = reader
-        number = {name: i for i, name in enumerate(class_names)}
-        self._numbers = [number[name] for name in reader.class_names or []]
-        self.class_names: list[str] | None = class_names
-        self.labels = None
-        if reader.labels is not None:
-            self.labels = [self._numbers[label] for label in reader.labels]
-
-    def __len__(self) -> int:
-        return len(self._reader)
-
-    def __getitem__(self, index: int) -> tuple[IO[bytes] | Image.Image, int]:
-        """(image, class by the numbers of the train split)."""
-        image, label = self._reader[index]
-        return image, self._numbers[label]
-
-    def filename(self, index: int) -> str:
-        """Place of the image."""
-        return self._reader.filename(index)
 
 
 class ImageDataModule(pl.LightningDataModule):

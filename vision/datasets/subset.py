@@ -1,4 +1,4 @@
-"""A share of the training images, the same number of each class."""
+"""Readers around readers: a share of the images, the same number of each class; other labels."""
 
 from __future__ import annotations
 
@@ -36,6 +36,31 @@ class SubsetReader:
     def filename(self, index: int) -> str:
         """Place of the image."""
         return self._reader.filename(self._indices[index])
+
+
+class RelabelledReader:
+    """A reader whose classes are renumbered: a split may lack classes that training has."""
+
+    def __init__(self, reader: Reader, class_names: list[str]) -> None:
+        self._reader = reader
+        number = {name: i for i, name in enumerate(class_names)}
+        self._numbers = [number[name] for name in reader.class_names or []]
+        self.class_names: list[str] | None = class_names
+        self.labels = None
+        if reader.labels is not None:
+            self.labels = [self._numbers[label] for label in reader.labels]
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def __getitem__(self, index: int) -> tuple[IO[bytes] | Image.Image, int]:
+        """(image, class by the numbers of the train split)."""
+        image, label = self._reader[index]
+        return image, self._numbers[label]
+
+    def filename(self, index: int) -> str:
+        """Place of the image."""
+        return self._reader.filename(index)
 
 
 def choose_fraction(reader: Reader, fraction: float, seed: int) -> list[int]:

@@ -120,7 +120,6 @@ def measure_real(
 def _plan(options: Options, fake: bool) -> Plan:
     wanted = set(options.metrics)
     return Plan(
-        statistics="fid" in wanted,
         spatial="sfid" in wanted,
         score_splits=options.is_splits if fake and "is" in wanted else 0,
         features=options.max_features if wanted & {"kid", "prc"} else 0,
@@ -161,7 +160,7 @@ def _side(given: Given, extractor: Extractor, plan: Plan, metrics: Sequence[str]
 
 def _lacking(measured: Measured, plan: Plan) -> list[str]:
     parts = {
-        "mu and sigma": (plan.statistics, measured.statistics),
+        "mu and sigma": (True, measured.statistics),
         "mu_s and sigma_s": (plan.spatial, measured.spatial),
         "features": (plan.features > 0, measured.features),
         "predictions": (plan.score_splits > 0, None),
@@ -182,8 +181,7 @@ def _known(given: Given, extractor: Extractor) -> Pass:
                 f"{given.name}: its statistics have {key} = {theirs.get(key)!r}, this call "
                 f"{mine.get(key)!r}; compute both with the same settings"
             )
-    known = measured.statistics or measured.spatial
-    count = known.count if known is not None else len(measured.features or ())
+    count = measured.statistics.count if measured.statistics is not None else None
 
     def without(group: int) -> Any:
         raise AssertionError("saved statistics have one group")

@@ -15,7 +15,7 @@ from vision.fid.npz import Measured
 from vision.fid.sources import Source
 from vision.metrics.features import Extractor, Features
 from vision.metrics.inception_score import InceptionScore, split_of
-from vision.metrics.statistics import Array, FeatureStatistics, Statistics, combine
+from vision.metrics.statistics import FeatureStatistics, Statistics, combine
 from vision.metrics.subset import FeatureSubset, chosen
 
 
@@ -23,7 +23,6 @@ from vision.metrics.subset import FeatureSubset, chosen
 class Plan:
     """What to gather in a pass."""
 
-    statistics: bool = True
     spatial: bool = False
     score_splits: int = 0  # parts of the Inception score; 0: none
     features: int = 0  # most features to keep; 0: none
@@ -62,10 +61,9 @@ class _Sums:
         """Count a batch; `positions` [B]: places in the order of the whole set."""
         plan, pooled = self.plan, features.pooled
         device = pooled.device if pooled.device.type == "cuda" else torch.device("cpu")
-        if plan.statistics:
-            if self.statistics is None:
-                self.statistics = FeatureStatistics(pooled.shape[1], plan.groups).to(device)
-            self.statistics.update(pooled, self.group[positions])
+        if self.statistics is None:
+            self.statistics = FeatureStatistics(pooled.shape[1], plan.groups).to(device)
+        self.statistics.update(pooled, self.group[positions])
         if plan.spatial:
             if features.spatial is None:
                 raise ValueError("sfid: only the extractor inception has spatial features")
@@ -123,19 +121,17 @@ def selected(source: Source, number: int | None, seed: int) -> NDArray[np.int64]
 
 def _finish(sums: _Sums, extractor: Extractor, count: int, start: float) -> Pass:
     plan = sums.plan
-    parts: tuple[Array, Array, Array] | None = None
-    if sums.statistics is not None:
-        parts = sums.statistics.compute()
+    assert sums.statistics is not None, "every process has seen an image"
+    parts = sums.statistics.compute()
     measured = Measured(
         settings=extractor.settings,
-        statistics=combine(*parts) if parts is not None else None,
+        statistics=combine(*parts),
         spatial=combine(*sums.spatial.compute()) if sums.spatial is not None else None,
         features=sums.subset.compute() if plan.features else None,
     )
     score = sums.score.compute() if sums.score is not None else None
 
     def without(group: int) -> Statistics:
-        assert parts is not None, "asked for by whoever asked for statistics"
         return combine(*parts, without=group)
 
     return Pass(measured, count, score, plan.groups, without, time.perf_counter() - start)
