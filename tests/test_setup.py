@@ -1,5 +1,6 @@
 """The ways to install agree with each other."""
 
+import ast
 import re
 import sys
 from pathlib import Path
@@ -23,13 +24,23 @@ def test_environment_yml_lists_what_pyproject_lists() -> None:
     assert f"python{project['requires-python']}" in conda
 
 
+def imported(code: str) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.add(node.module.split(".")[0])
+    return names
+
+
 def test_every_import_is_a_declared_dependency() -> None:
     text = (ROOT / "pyproject.toml").read_text()
     pattern = r'^(?:hf = \[|\s+)"([\w.-]+?)(?:\[|>=|")'
     declared = {name.lower() for name in re.findall(pattern, text, re.M)}
     modules = {"sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow"}
     for file in (ROOT / "vision").rglob("*.py"):
-        for name in re.findall(r"^\s*(?:from|import) (\w+)", file.read_text(), re.M):
+        for name in imported(file.read_text()):
             # triton comes with torch, on the systems where it exists; Liger is an optional peer
             if name in sys.stdlib_module_names or name in {"vision", "triton", "liger_kernel"}:
                 continue
