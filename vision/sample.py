@@ -97,7 +97,7 @@ def sample_command(
         made = sample(pipeline, settings, folder)
         if made:
             print(f"seconds          {time.perf_counter() - start:.1f}")
-            print(f"written          {n} images, grid.png and samples.npz in {folder}")
+            print(f"written          {n} images in images/, grid.png and samples.npz in {folder}")
         if made and judge is not None:
             _judge(judge, settings, folder)
     except (ValueError, FileNotFoundError) as error:
@@ -144,8 +144,8 @@ def sample(pipeline: DiTPipeline, settings: SampleSettings, folder: Path) -> boo
 
 
 def image_path(folder: Path, index: int) -> Path:
-    """Where image `index` lies."""
-    return folder / f"{index:06d}.png"
+    """Where image `index` lies: in a folder of its own, for whoever reads all images of one."""
+    return folder / "images" / f"{index:06d}.png"
 
 
 def read_images(settings: SampleSettings, folder: Path) -> Tensor:
@@ -160,7 +160,7 @@ def read_images(settings: SampleSettings, folder: Path) -> Tensor:
 
 def _claim(settings: SampleSettings, folder: Path, rank: int) -> None:
     """Record the settings in `folder`. Raises ValueError where it holds images of others."""
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
     path = folder / "settings.json"
     given = json.loads(json.dumps(asdict(settings)))
     if path.exists():

@@ -50,7 +50,7 @@ def sample(run: Path, out: Path, n: int = 10, **options) -> None:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("0*.png"))}
+    return {path.name: path.read_bytes() for path in sorted((folder / "images").iterdir())}
 
 
 @pytest.mark.slow
@@ -128,12 +128,13 @@ def test_several_processes_make_the_images_of_one(
 def test_a_stopped_sampling_continues_without_repeating(run: Path, tmp_path: Path, capsys) -> None:
     sample(run, tmp_path)
     whole = files(tmp_path)
-    for name in ("000005.png", "samples.npz", "grid.png"):
+    for name in ("images/000005.png", "samples.npz", "grid.png"):
         (tmp_path / name).unlink()
-    stamps = {name: (tmp_path / name).stat().st_mtime_ns for name in files(tmp_path)}
+    images = tmp_path / "images"
+    stamps = {name: (images / name).stat().st_mtime_ns for name in files(tmp_path)}
     sample(run, tmp_path)
     assert files(tmp_path) == whole
-    kept = [n for n, stamp in stamps.items() if (tmp_path / n).stat().st_mtime_ns == stamp]
+    kept = [n for n, stamp in stamps.items() if (images / n).stat().st_mtime_ns == stamp]
     assert kept == [n for n in whole if n not in {f"{i:06d}.png" for i in range(4, 8)}]
     with pytest.raises(ValueError, match="holds images of steps 4, asked for 5"):
         sample(run, tmp_path, steps=5)
@@ -147,7 +148,7 @@ def test_the_npz_is_laid_out_as_adm_reads_it(run: Path, tmp_path: Path) -> None:
     assert images.shape == (5, 8, 8, 3) and images.dtype == np.uint8
     assert labels.tolist() == [7, 2, 7, 2, 7]
     np.testing.assert_array_equal(
-        np.asarray(Image.open(tmp_path / "000003.png")), images[3, ..., 0]
+        np.asarray(Image.open(tmp_path / "images" / "000003.png")), images[3, ..., 0]
     )
     other = tmp_path / "other"
     sample(run, other, classes=["7", "2"], n=5, no_ema=True)
@@ -221,5 +222,5 @@ def test_a_dit_trains_on_encoded_latents_and_decodes_its_samples(tool, tmp_path:
     tool("train", "configs/dit_b4_layernorm.yaml", *overrides)
     assert (tmp_path / "run" / "samples" / "step_0000004.png").exists()
     sample(tmp_path / "run", tmp_path / "out", n=2)
-    with Image.open(tmp_path / "out" / "000001.png") as image:
+    with Image.open(tmp_path / "out" / "images" / "000001.png") as image:
         assert image.size == (8, 8) and image.mode == "RGB"
