@@ -26,8 +26,8 @@ from vision.datasets.dataset import Batch
 from vision.metrics.classification import ClassificationMetrics, per_class_accuracy
 from vision.models.classifier import count_parameters, create_classifier
 from vision.models.export import export_model
+from vision.models.runs import read_run
 from vision.models.weights import find_checkpoint, load_strict, read_checkpoint, state_dict_of
-from vision.norms.registry import load_norm_module
 from vision.plots import plot_confusion
 from vision.run import write_json
 
@@ -50,22 +50,10 @@ def load_classifier(path: str | Path, which: str = "last", ema: bool = False) ->
 
     Raises FileNotFoundError or ValueError with the reason.
     """
-    file = find_checkpoint(path, which)
-    content = read_checkpoint(file)
-    if "vision" not in content:
-        raise ValueError(f"{file}: not a checkpoint of this project: it records no configuration")
-    record = content["vision"]
-    if record["task"] != "classify":
-        raise ValueError(
-            f"{file}: of task {record['task']}, not a classifier; start one from it with "
-            "model.init_from"
-        )
-    config = load_config([], (), [Source(str(file), record["config"], {})]).config
-    if config.norm.module is not None:
-        load_norm_module(config.norm.module)
-    model, _ = create_classifier(config, len(record["class_names"]))
-    load_strict(model, state_dict_of(content, ema), str(file))
-    return Classifier(model.eval(), config, list(record["class_names"]), str(file))
+    run = read_run(path, which, "classify", "; start one from it with model.init_from")
+    model, _ = create_classifier(run.config, len(run.class_names))
+    load_strict(model, state_dict_of(run.content, ema), str(run.file))
+    return Classifier(model.eval(), run.config, run.class_names, str(run.file))
 
 
 def load_timm(name: str, weights: str) -> Classifier:

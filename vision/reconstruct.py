@@ -10,13 +10,13 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from vision.config import Config, ConfigError, load_config
-from vision.config.load import Source
+from vision.config import Config, ConfigError
 from vision.config.schema import DataConfig
 from vision.datasets.transforms import eval_transform
 from vision.models.mae import MAE, create_mae
+from vision.models.runs import read_run
 from vision.models.weights import find_checkpoint, load_strict, read_checkpoint, state_dict_of
-from vision.norms.registry import load_norm_module
+from vision.pictures import enlarge, write_png
 
 _LEAST_WIDTH = 96  # pixels of one image in a picture: digits are enlarged
 
@@ -39,17 +39,7 @@ def picture(
     rows = torch.stack([images, masked, filled], dim=1).flatten(0, 1).float()  # [3B, C, H, W]
     mean, std = (torch.tensor(v, device=rows.device).view(-1, 1, 1) for v in (data.mean, data.std))
     colours = (rows * std + mean).clamp(0, 1)
-    scale = -(-_LEAST_WIDTH // colours.shape[-1])
-    enlarged = colours.repeat_interleave(scale, dim=-1).repeat_interleave(scale, dim=-2)
-    return make_grid(enlarged, nrow=3, padding=4, pad_value=1.0).cpu()
-
-
-def write_png(grid: Tensor, target: Path) -> None:
-    """Write [3, H, W] in 0..1 under a temporary name, then rename."""
-    pixels = (grid * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    temporary = target.with_name(f"{target.stem}.tmp{target.suffix}")
-    Image.fromarray(pixels).save(temporary, format="PNG")
-    temporary.replace(target)
+    return make_grid(enlarge(colours, _LEAST_WIDTH), nrow=3, padding=4, pad_value=1.0).cpu()
 
 
 def load_mae(path: str | Path, which: str = "last") -> tuple[MAE, Config]:
@@ -57,22 +47,10 @@ def load_mae(path: str | Path, which: str = "last") -> tuple[MAE, Config]:
 
     Raises FileNotFoundError or ValueError with the reason.
     """
-    file = find_checkpoint(path, which)
-    content = read_checkpoint(file)
-    if "vision" not in content:
-        raise ValueError(
-            f"{file}: records no configuration, so not an MAE run of this project; for a published "
-            "file give --num-heads"
-        )
-    record = content["vision"]
-    if record["task"] != "mae":
-        raise ValueError(f"{file}: of task {record['task']}, expected mae: it has no decoder")
-    config = load_config([], (), [Source(str(file), record["config"], {})]).config
-    if config.norm.module is not None:
-        load_norm_module(config.norm.module)
-    model, _ = create_mae(config)
-    load_strict(model, state_dict_of(content), str(file))
-    return model.eval(), config
+    run = read_run(path, which, "mae", "; for a published file give --num-heads")
+    model, _ = create_mae(run.config)
+    load_strict(model, state_dict_of(run.content), str(run.file))
+    return model.eval(), run.config
 
 
 def load_published(

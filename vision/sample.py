@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vision.callbacks.samples import image_grid, write_png
+from vision.callbacks.samples import image_grid
 from vision.config import ConfigError
 from vision.generate import generate
+from vision.pictures import write_png
 from vision.pipelines.dit import DiTPipeline
 from vision.pipelines.load import load_pipeline
 from vision.run import write_json

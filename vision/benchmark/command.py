@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+    from vision.benchmark.models import ModelSettings
+
 
 def run_norms(arguments: Namespace) -> None:
     """Measure the norms, show and write the results. Raises ValueError for what cannot be."""
@@ -32,13 +34,7 @@ def run_models(arguments: Namespace) -> None:
     """Measure whole models, show and write the results."""
     from vision.benchmark import models, report
 
-    settings = models.ModelSettings(
-        arguments.model,
-        arguments.batch,
-        arguments.img_size,
-        arguments.dtype,
-        str(_device(arguments.device)),
-    )
+    settings = _settings(arguments)
     with _progress(len(arguments.norms) + 1 + arguments.rounds) as progress:
         results = models.benchmark_models(settings, arguments.norms, arguments.rounds, progress)
     _show(report.models_table(results))
@@ -47,19 +43,22 @@ def run_models(arguments: Namespace) -> None:
 
 def run_mae(arguments: Namespace) -> None:
     """Measure MAE pre-training against supervised training, show and write the result."""
-    from vision.benchmark import mae, models, report
+    from vision.benchmark import mae, report
 
-    settings = models.ModelSettings(
-        arguments.model,
-        arguments.batch,
-        arguments.img_size,
-        arguments.dtype,
-        str(_device(arguments.device)),
-    )
+    settings = _settings(arguments)
     with _progress(1 + arguments.rounds) as progress:
         result = mae.benchmark_mae(settings, arguments.rounds, progress)
     _show(report.mae_table(result))
     _write([result], arguments)
+
+
+def _settings(arguments: Namespace) -> ModelSettings:
+    from vision.benchmark.models import ModelSettings
+
+    device = str(_device(arguments.device))
+    return ModelSettings(
+        arguments.model, arguments.batch, arguments.img_size, arguments.dtype, device
+    )
 
 
 def _device(name: str) -> torch.device:

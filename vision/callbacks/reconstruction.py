@@ -13,7 +13,8 @@ from vision.config.schema import DataConfig
 from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.seeding import derive_seed
 from vision.models.mae import MAE
-from vision.reconstruct import picture, write_png
+from vision.pictures import write_png
+from vision.reconstruct import picture
 
 
 class Reconstructions(pl.Callback):

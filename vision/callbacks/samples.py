@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
-from torchvision.utils import make_grid, save_image
+from torchvision.utils import make_grid
 
 from vision.datasets.seeding import preserved
+from vision.pictures import enlarge, write_png
 
 if TYPE_CHECKING:
     from vision.tasks.dit import DiTTask
@@ -77,13 +77,5 @@ class SampleGrid(pl.Callback):
 
 def image_grid(images: Tensor, columns: int) -> Tensor:
     """uint8 images [N, 1 or 3, H, W] side by side as [3, H, W] from 0 to 1; small ones enlarged."""
-    factor = max(1, -(-_SMALLEST // images.shape[-1]))
-    large = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-    return make_grid(large.float() / 255, nrow=columns, pad_value=1.0)
-
-
-def write_png(image: Tensor, path: Path) -> None:
-    """Write [C, H, W] from 0 to 1 under a temporary name, then rename."""
-    temporary = path.with_suffix(".tmp.png")
-    save_image(image, temporary)
-    os.replace(temporary, path)
+    large = enlarge(images, _SMALLEST).float() / 255
+    return make_grid(large, nrow=columns, pad_value=1.0)

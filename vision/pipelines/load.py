@@ -9,11 +9,10 @@ from pathlib import Path
 from diffusers import AutoencoderKL
 from torch import nn
 
-from vision.config import Config, load_config
-from vision.config.load import Source
+from vision.config import Config
 from vision.diffusion.samplers import create_scheduler
-from vision.models.weights import find_checkpoint, load_strict, read_checkpoint, state_dict_of
-from vision.norms.registry import load_norm_module
+from vision.models.runs import read_run
+from vision.models.weights import load_strict, state_dict_of
 from vision.pipelines.dit import DiTPipeline
 
 
@@ -36,21 +35,14 @@ def load_pipeline(
         learned = pipeline.transformer.config.learn_sigma
         pipeline.scheduler = create_scheduler(sampler, prediction, learned)
         return pipeline
-    file = find_checkpoint(path, which)
-    content = read_checkpoint(file)
-    record = content.get("vision")
-    if record is None or record["task"] != "dit":
-        found = "no configuration" if record is None else f"task {record['task']}"
-        raise ValueError(f"{file}: records {found}, expected a checkpoint of task dit")
-    config = load_config([], (), [Source(str(file), record["config"], {})]).config
-    if config.norm.module is not None:
-        load_norm_module(config.norm.module)
+    run = read_run(path, which, "dit")
+    config = run.config
     from vision.tasks.dit import create_model  # imports Lightning
 
-    model = create_model(config, len(record["class_names"]))
+    model = create_model(config, len(run.class_names))
     averaged = ema and config.ema.decay is not None
-    load_strict(model, state_dict_of(content, averaged), str(file))
-    return make_pipeline(model.eval(), config, list(record["class_names"]), sampler)
+    load_strict(model, state_dict_of(run.content, averaged), str(run.file))
+    return make_pipeline(model.eval(), config, run.class_names, sampler)
 
 
 def make_pipeline(

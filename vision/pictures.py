@@ -1,0 +1,22 @@
+"""Grids of images as PNG files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from torch import Tensor
+from torchvision.utils import save_image
+
+
+def enlarge(images: Tensor, least: int) -> Tensor:
+    """Images [..., H, W] with each pixel repeated until the width is at least `least`."""
+    factor = max(1, -(-least // images.shape[-1]))
+    return images.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+
+
+def write_png(image: Tensor, path: Path) -> None:
+    """Write [C, H, W] from 0 to 1 under a temporary name, then rename."""
+    temporary = path.with_suffix(".tmp.png")
+    save_image(image, temporary)
+    os.replace(temporary, path)
