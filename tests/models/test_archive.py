@@ -1,7 +1,9 @@
 """Checkpoints are whole or refused, and a failed write leaves the one before."""
 
+import multiprocessing
 import random
 import resource
+import time
 from pathlib import Path
 
 import pytest
@@ -64,9 +66,31 @@ def test_a_write_that_fails_half_way_leaves_what_was_there(saved: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # no file may grow beyond
     try:
         with pytest.raises(UnwritableError, match="what was saved before is intact"):
-            save_whole({"weight": torch.zeros(20_000)}, saved)
+            save_whole({"weight": torch.zeros(20_000)}, saved, saved.with_name("previous.ckpt"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert saved.read_bytes() == before
     assert [p.name for p in saved.parent.iterdir()] == ["a.ckpt"]
     check_whole(saved)
+
+
+def _save_without_end(file: Path) -> None:
+    while True:
+        save_whole({"weight": torch.zeros(20_000)}, file, file.with_name("previous.ckpt"))
+
+
+def test_a_kill_while_writing_leaves_two_files_that_do_not_share_a_fate(tmp_path: Path) -> None:
+    last, previous = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
+    for _ in range(20):
+        writer = multiprocessing.get_context("fork").Process(target=_save_without_end, args=[last])
+        writer.start()
+        while not previous.exists():
+            time.sleep(0.001)
+        time.sleep(random.uniform(0, 0.02))
+        writer.kill()
+        writer.join()
+        check_whole(previous)
+        if last.exists():  # all but the moment between two renames
+            check_whole(last)
+            assert not last.samefile(previous)
+        previous.unlink()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from vision.models.finite import nonfinite_tensor
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place, reads it back, renames it.
+    """Writes a checkpoint beside its place, reads it back, renames it; keeps `previous.ckpt`.
 
     Lightning writes to the system's folder for temporary files and moves from there: across file
     systems that is a copy, which a kill or a full disk can cut short.
@@ -28,7 +27,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
     ) -> None:
         """Raises UnwritableError, leaving what was there, if it cannot be written."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        save_whole(checkpoint, Path(path))
+        save_whole(checkpoint, Path(path), previous=Path(path).with_name("previous.ckpt"))
 
 
 class LastCheckpoint(Checkpoint):
@@ -96,11 +95,6 @@ class LastCheckpoint(Checkpoint):
             )
         for logger in trainer.loggers:
             logger.save()  # the figures up to here must not be lost with a process killed next
-        if trainer.is_global_zero and self.path.is_file():
-            second = self.path.with_name("second.tmp")  # a second name for the same file
-            second.unlink(missing_ok=True)
-            os.link(self.path, second)
-            os.replace(second, self.path.with_name("previous.ckpt"))
         trainer.save_checkpoint(self.path, weights_only=False)
         self._saved_at = time.monotonic()
         self._between_steps = False

@@ -34,10 +34,12 @@ def check_whole(file: Path) -> None:
         raise ValueError(f"{file}: damaged, {damaged} is not what was written")
 
 
-def save_whole(content: dict[str, Any], file: Path) -> None:
+def save_whole(content: dict[str, Any], file: Path, previous: Path | None = None) -> None:
     """`torch.save` under a temporary name, read back, then renamed to `file`.
 
-    Raises UnwritableError, leaving `file` as it was, for instance where the disk is full.
+    What `file` was before becomes `previous`, once the new one is whole.
+
+    Raises UnwritableError, leaving both as they were, for instance where the disk is full.
     """
     temporary = file.with_name(f"{file.name}.tmp")
     try:
@@ -46,6 +48,8 @@ def save_whole(content: dict[str, Any], file: Path) -> None:
             out.flush()
             os.fsync(out.fileno())
         check_whole(temporary)
+        if previous is not None and file.is_file():
+            os.replace(file, previous)
         os.replace(temporary, file)
     except (OSError, RuntimeError, ValueError) as error:
         temporary.unlink(missing_ok=True)
