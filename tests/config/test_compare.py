@@ -41,6 +41,15 @@ def test_every_norm_meets_every_seed_and_what_is_started_from_comes_first(tmp_pa
     )  # fmt: skip
 
 
+def test_one_run_judges_all_cells_of_a_task_and_comes_before_them(tmp_path: Path) -> None:
+    text = GRID.replace("init_from: base", "judge: base") + "baseline: seednorm\n"
+    cells = make_cells(load(tmp_path, text, "output_dir=out"))
+    assert list(cells) == ["base", "tuned"]
+    judge = "evaluation.extractor=run:out/grid/base/seednorm_seed3"
+    assert all(cell.arguments[-1] == judge for cell in cells["tuned"])
+    assert not any("evaluation" in text for cell in cells["base"] for text in cell.arguments)
+
+
 def test_a_saved_grid_is_read_back_unchanged(tmp_path: Path) -> None:
     config = load(tmp_path, GRID)
     save_compare(config, tmp_path / "compare.yaml")
@@ -57,6 +66,8 @@ def test_a_saved_grid_is_read_back_unchanged(tmp_path: Path) -> None:
         (GRID.replace("tuned:", "tu/ned:"), "names a folder"),
         (GRID.replace("configs: [../tune.yaml]", "config: [x]"), "config"),
         (GRID.replace("base: {", "base: {init_from: tuned, "), "lead back"),
+        (GRID.replace("base: {", "base: {judge: tuned, "), "base.judge = 'tuned': expected another"),
+        (GRID.replace("base: {", "base: {judge: bas, "), "base.judge = 'bas'"),
     ],
 )
 def test_an_impossible_grid_is_refused(tmp_path: Path, text: str, expected: str) -> None:

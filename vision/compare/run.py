@@ -20,6 +20,7 @@ from vision.config.compare import (
     CompareConfig,
     compare_directory,
     make_cells,
+    needed,
     save_compare,
 )
 from vision.run import write_json
@@ -113,7 +114,7 @@ def write_sbatch(config: CompareConfig, options: Sequence[str]) -> Path:
     """One SLURM array per task, and `submit.sh`, which chains them; returns its path.
 
     `options` are lines for sbatch, such as "--gres=gpu:1". Cell i of a task waits for cell i of
-    the task that it starts from.
+    the task that it starts from, and for all of the task that judges it.
     """
     folder = compare_directory(config)
     folder.mkdir(parents=True, exist_ok=True)
@@ -125,8 +126,9 @@ def write_sbatch(config: CompareConfig, options: Sequence[str]) -> Path:
         script = folder / f"{task}.sbatch"
         body = ["#!/bin/bash", *lines, 'case "$SLURM_ARRAY_TASK_ID" in', *cases, "esac"]
         script.write_text("\n".join(body) + "\n", encoding="utf-8")
-        start = config.tasks[task].init_from
-        after = f"--dependency=aftercorr:$job_{start} " if start else ""
+        kinds = {"init_from": "aftercorr", "judge": "afterok"}
+        waits = [f"{kinds[key]}:$job_{t}" for t, key in needed(config.tasks[task]).items()]
+        after = f"--dependency={','.join(waits)} " if waits else ""
         submit.append(f"job_{task}=$(sbatch --parsable {after}{shlex.quote(str(script))})")
     path = folder / "submit.sh"
     path.write_text("\n".join(submit) + "\n", encoding="utf-8")

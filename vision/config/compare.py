@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vision.config.load import ConfigError, nearest, read_file, read_override
+from vision.files import written
 
 
 @dataclass
@@ -23,6 +24,7 @@ class TaskGrid:
     configs: list[str] = field(default_factory=list)  # relative to the file that names them
     overrides: list[str] = field(default_factory=list)  # key=value
     init_from: str | None = None  # another task here: start from its run of same norm and seed
+    judge: str | None = None  # another task here, whose baseline run has the features for FD
     figure: str = "test/top1"  # what is compared, from summary.json
     higher_is_better: bool = True
 
@@ -74,9 +76,8 @@ def load_compare(file: str | os.PathLike, overrides: Sequence[str] = ()) -> Comp
 
 def save_compare(config: CompareConfig, path: Path) -> None:
     """Write `config` as YAML that `load_compare` reads back."""
-    temporary = path.with_suffix(".yaml.tmp")
-    temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
-    os.replace(temporary, path)
+    with written(path) as temporary:
+        temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
 
 
 def compare_directory(config: CompareConfig) -> Path:
@@ -86,36 +87,39 @@ def compare_directory(config: CompareConfig) -> Path:
 
 def make_cells(config: CompareConfig) -> dict[str, list[Cell]]:
     """All cells by task, tasks in an order in which each follows the one that it starts from."""
-    root = compare_directory(config)
     cells: dict[str, list[Cell]] = {}
     waiting = dict(config.tasks)
     while waiting:
-        ready = next(t for t, grid in waiting.items() if grid.init_from not in waiting)
-        grid = waiting.pop(ready)
+        ready = next(t for t, grid in waiting.items() if not waiting.keys() & needed(grid).keys())
+        del waiting[ready]
         cells[ready] = [
-            _cell(root, ready, grid, norm, options, seed)
-            for norm, options in config.norms.items()
-            for seed in config.seeds
+            _cell(config, ready, norm, seed) for norm in config.norms for seed in config.seeds
         ]
     return cells
 
 
-def _cell(
-    root: Path, task: str, grid: TaskGrid, norm: str, options: dict[str, Any], seed: int
-) -> Cell:
-    name = f"{norm}_seed{seed}"
-    given = ", ".join(f"{key}: {value}" for key, value in options.items())
+def needed(grid: TaskGrid) -> dict[str, str]:
+    """The tasks whose runs `grid` uses, and the field that names each."""
+    return {t: key for key in ("init_from", "judge") if (t := getattr(grid, key)) is not None}
+
+
+def _cell(config: CompareConfig, task: str, norm: str, seed: int) -> Cell:
+    root, grid, name = compare_directory(config), config.tasks[task], f"{norm}_seed{seed}"
+    options = ", ".join(f"{key}: {value}" for key, value in config.norms[norm].items())
     arguments = [
         *grid.configs,
         *grid.overrides,
         f"norm.name={norm}",
-        f"norm.options={{{given}}}",
+        f"norm.options={{{options}}}",
         f"seed={seed}",
         f"output_dir={root / task}",
         f"name={name}",
     ]
     if grid.init_from is not None:
         arguments.append(f"model.init_from={root / grid.init_from / name}")
+    if grid.judge is not None:  # one for all cells, or their distances could not be compared
+        judge = root / grid.judge / f"{config.baseline}_seed{config.seeds[0]}"
+        arguments.append(f"evaluation.extractor=run:{judge}")
     return Cell(task, norm, seed, root / task / name, tuple(arguments))
 
 
@@ -131,13 +135,15 @@ def _check(config: CompareConfig, file: str) -> None:
     for name, grid in config.tasks.items():
         if not re.fullmatch(r"[A-Za-z_]\w*", name):
             raise ConfigError(f"{file}: tasks.{name}: names a folder; use letters, digits, _")
-        chain, start = [name], grid.init_from
-        while start is not None:
-            if start not in config.tasks or start in chain:
-                others = [t for t in config.tasks if t not in chain]
-                raise ConfigError(
-                    f"{file}: tasks.{chain[-1]}.init_from = {start!r}: expected another task here "
-                    f"that does not lead back; {nearest(start, others)}"
-                )
-            chain.append(start)
-            start = config.tasks[start].init_from
+        _check_needed(config, [name], grid, file)
+
+
+def _check_needed(config: CompareConfig, chain: list[str], grid: TaskGrid, file: str) -> None:
+    for start, key in needed(grid).items():
+        if start not in config.tasks or start in chain:
+            others = [t for t in config.tasks if t not in chain]
+            raise ConfigError(
+                f"{file}: tasks.{chain[-1]}.{key} = {start!r}: expected another task here "
+                f"that does not lead back; {nearest(start, others)}"
+            )
+        _check_needed(config, [*chain, start], config.tasks[start], file)

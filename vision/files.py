@@ -1,0 +1,26 @@
+"""Files that are whole or not there: written under another name, then renamed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to; what is there in the end is renamed to `path`.
+
+    An error inside removes it and leaves `path` as it was. The name ends in ".tmp", so that nobody
+    takes it for a file of its kind: a writer that goes by the ending has to be told the format. It
+    is never the same twice, so that several processes may write `path`.
+    """
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
