@@ -1,9 +1,10 @@
 """What several test folders share: running the tools as a person would, on small settings."""
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,15 @@ SMALL = [
     "trainer.progress_bar=false",
 ]
 
+# as narrow, with everything on that a resume has to bring back
+SMALL_DIT = [
+    "configs/dit_b4_seednorm.yaml", "model.embed_dim=32", "model.depth=2", "model.num_heads=2",
+    "norm.options={num_heads: 4, dropout: 0.1}", "trainer.batch_size_device=32",
+    "trainer.epochs=3", "trainer.val_every_n_epochs=1", "trainer.checkpoint_every_n_steps=3",
+    "trainer.log_every_n_steps=2", "trainer.progress_bar=false", "dit.sample_every_n_steps=30",
+    "dit.sample_steps=3", "ema.decay=0.9",
+]  # fmt: skip
+
 Tool = Callable[..., subprocess.CompletedProcess]
 
 
@@ -29,6 +39,12 @@ Tool = Callable[..., subprocess.CompletedProcess]
 def small() -> list[str]:
     """Overrides that make a shipped ViT config small enough for a test."""
     return list(SMALL)
+
+
+@pytest.fixture(scope="session")
+def small_dit() -> list[str]:
+    """A shipped DiT config and what makes it small enough for a test."""
+    return list(SMALL_DIT)
 
 
 @pytest.fixture(scope="session")
@@ -44,12 +60,41 @@ def tool(environment: dict[str, str]) -> Tool:
     def run(name: str, *arguments: object, code: int = 0) -> subprocess.CompletedProcess:
         command = [sys.executable, f"tools/{name}.py", *map(str, arguments)]
         result = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
         )
         assert result.returncode == code, f"{result.stdout}\n{result.stderr}"
         return result
 
     return run
+
+
+@pytest.fixture(scope="session")
+def forked(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tool]:
+    """Run SCRIPT ARGUMENTS in `folder` as `tool` would, but in a fork of a process that has
+    imported torch and the rest: ten seconds less. For where the command line is not the point."""
+    command = [sys.executable, "tests/forking.py"]
+    home = tmp_path_factory.mktemp("forked")
+    outputs = {"stdout": home / "stdout", "stderr": home / "stderr"}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdin is not None and server.stdout is not None
+
+        def run(
+            script: str, *arguments: object, code: int = 0, folder: Path = ROOT
+        ) -> subprocess.CompletedProcess:
+            request = {"script": str(ROOT / script), "arguments": list(map(str, arguments))}
+            request |= {"folder": str(folder)} | {k: str(path) for k, path in outputs.items()}
+            for path in outputs.values():  # what a killed one left behind may still write there
+                path.unlink(missing_ok=True)
+            print(json.dumps(request), file=server.stdin, flush=True)
+            answer = server.stdout.readline()
+            assert answer, "tests/forking.py ended"
+            texts = {key: path.read_text() for key, path in outputs.items()}
+            assert int(answer) == code, f"{texts['stdout']}\n{texts['stderr']}"
+            return subprocess.CompletedProcess([script, *arguments], code, **texts)
+
+        yield run
 
 
 @pytest.fixture(scope="session")
@@ -66,3 +111,13 @@ def trained(tool: Tool, small: list[str], tmp_path_factory: pytest.TempPathFacto
         "name=trained",
     )
     return output / "trained"
+
+
+@pytest.fixture(scope="session")
+def trained_dit(
+    forked: Tool, small_dit: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The directory of a small DiT run with averaged weights, trained once per session."""
+    output = tmp_path_factory.mktemp("dit")
+    forked("tools/train.py", *small_dit, f"output_dir={output}", "name=run")
+    return output / "run"

@@ -9,6 +9,7 @@
 Later files and overrides win. The run goes to OUTPUT_DIR/NAME (runs/<name of the first config>):
 resolved config, metrics.csv, TensorBoard log, last.ckpt, best.ckpt, curves.png, summary.json. An
 existing run is never overwritten: --resume continues it exactly where it was, even after a kill.
+--plan trains nothing: memory, step time and GPU hours on H100s, computed without data or GPU.
 """
 
 import argparse
@@ -31,7 +32,14 @@ def main() -> None:
     parser.add_argument(
         "--print-config", action="store_true", help="show the resolved configuration and stop"
     )
+    parser.add_argument("--plan", action="store_true", help="estimate memory and time, and stop")
+    parser.add_argument("--images", type=int, help="of the training split, for --plan")
     arguments = parser.parse_intermixed_args()
+    if arguments.plan:
+        from vision.plan.command import plan
+
+        print(plan([arguments.config, *arguments.more], arguments.images))
+        return
     loaded = load_checked([arguments.config, *arguments.more])
     if arguments.print_config:
         from vision.config.load import to_yaml

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from vision.datasets.check import check_data
 from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.latents import INDEX, shard_name
 from vision.datasets.splits import config_splits
+from vision.files import written
 from vision.pipelines.load import load_vae
 from vision.run import write_json
 
@@ -88,9 +88,8 @@ def _encode_split(
             stds.append(std)
             labels.append(targets)
         tensors = {"mean": torch.cat(means), "std": torch.cat(stds), "labels": torch.cat(labels)}
-        temporary = path.with_suffix(".tmp")
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
-        os.replace(temporary, path)
+        with written(path) as temporary:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
     write_json(folder / INDEX, {**index, "complete": True})
     return total
 

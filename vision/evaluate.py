@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from PIL import Image
 from rich.progress import track
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from vision.datasets.check import check_data
 from vision.datasets.corruptions import SEVERITIES, corrupt, corruption_names
 from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.dataset import Batch
+from vision.datasets.transforms import eval_transform
 from vision.metrics.classification import ClassificationMetrics, per_class_accuracy
 from vision.models.classifier import count_parameters, create_classifier
 from vision.models.export import export_model
@@ -43,6 +45,15 @@ class Classifier:
     config: Config
     class_names: list[str]
     source: str
+
+    @torch.inference_mode()
+    def predict(self, images: Sequence[Image.Image]) -> Tensor:
+        """Probabilities [B, classes] float32 of images of any size, prepared as for evaluation."""
+        data = self.config.data
+        transform, mode = eval_transform(data), "L" if data.in_chans == 1 else "RGB"
+        batch = torch.stack([transform(image.convert(mode)) for image in images])
+        device = next(self.model.parameters()).device
+        return self.model(batch.to(device)).float().softmax(1).cpu()
 
 
 def load_classifier(path: str | Path, which: str = "last", ema: bool = False) -> Classifier:
@@ -100,7 +111,9 @@ def with_data(
     name = given_data.test_split if split == "test" else None
     name = name or given_data.val_split
     # the other splits need not be there
-    data_config = dataclasses.replace(given_data, train_split=name, val_split=name, test_split=None)
+    data_config = dataclasses.replace(
+        given_data, train_split=name, val_split=name, test_split=None, train_fraction=1.0
+    )
     try:
         check_data(data_config)
     except (ValueError, FileNotFoundError) as error:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from torch import Tensor
 from torchvision.utils import save_image
+
+from vision.files import written
 
 
 def enlarge(images: Tensor, least: int) -> Tensor:
@@ -16,7 +17,6 @@ def enlarge(images: Tensor, least: int) -> Tensor:
 
 
 def write_png(image: Tensor, path: Path) -> None:
-    """Write [C, H, W] from 0 to 1 under a temporary name, then rename."""
-    temporary = path.with_suffix(".tmp.png")
-    save_image(image, temporary)
-    os.replace(temporary, path)
+    """Write [C, H, W] from 0 to 1."""
+    with written(path) as temporary:
+        save_image(image, temporary, format="png")

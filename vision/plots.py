@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from vision.callbacks.metrics_csv import read_metrics
+from vision.files import written
 
 
 def plot_curves(metrics: Path, target: Path, title: str, curves: dict[str, str]) -> None:
@@ -60,7 +61,6 @@ def plot_confusion(counts: np.ndarray, names: list[str], target: Path, title: st
 
 
 def _save(figure: plt.Figure, target: Path) -> None:
-    temporary = target.with_name(f"{target.stem}.tmp{target.suffix}")
-    figure.savefig(temporary, dpi=150)
+    with written(target) as temporary:
+        figure.savefig(temporary, dpi=150, format=target.suffix.removeprefix("."))
     plt.close(figure)
-    temporary.replace(target)

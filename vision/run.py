@@ -20,15 +20,23 @@ from pathlib import Path
 from typing import Any
 
 from vision.config import Config, load_config, save_config
+from vision.config.devices import check_launch
 from vision.config.load import leaf_keys
+from vision.files import written
 
-# may differ between a run and its resumption: none of them changes what is computed
+# may differ between a run and its resumption: none of them changes what is computed (devices only
+# what each draws by itself: dropout, mixup)
 _FREE_KEYS = {
     "output_dir",
     "data.root",
     "data.download",
     "data.num_workers",
     "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.batch_size_device",
+    "trainer.sharded_checkpoint",
     "trainer.checkpoint_every_n_steps",
     "trainer.checkpoint_every_n_minutes",
     "trainer.diagnostics_every_n_steps",
@@ -47,8 +55,10 @@ def check_run(config: Config, resume: bool) -> None:
 
     It cannot if the directory holds a run and `resume` is false, or if the saved configuration
     differs in a key that changes results. Only the first process of a run looks: the others find
-    the directory that it made. Imports no torch.
+    the directory that it made. Nor can it if torchrun or srun started it for other devices.
+    Imports no torch.
     """
+    check_launch(config.trainer, os.environ)
     ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
     if any(os.environ.get(name, "0") != "0" for name in ranks):
         return
@@ -83,10 +93,9 @@ def record_start(folder: Path, record: dict[str, Any], resumed_from: int | None)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` under a temporary name, then rename."""
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    """Write `value`, indented."""
+    with written(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vision.callbacks.samples import image_grid
 from vision.config import ConfigError
+from vision.files import written
 from vision.generate import generate
 from vision.pictures import write_png
 from vision.pipelines.dit import DiTPipeline
@@ -188,16 +189,14 @@ def _write_results(settings: SampleSettings, folder: Path) -> None:
 def write_npz(images: Tensor, labels: Sequence[int] | np.ndarray, path: Path) -> None:
     """ADM's layout: arr_0 uint8 [N, H, W, 3], arr_1 int64 [N]; grey images three times."""
     pixels = images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez(temporary, arr_0=pixels, arr_1=np.asarray(labels))
-    os.replace(temporary, path)
+    with written(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, arr_0=pixels, arr_1=np.asarray(labels))
 
 
 def _write_image(image: Tensor, path: Path) -> None:
     pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
-    temporary = path.with_suffix(".tmp")  # not an image to whoever looks for images
-    Image.fromarray(pixels.numpy()).save(temporary, format="png")
-    os.replace(temporary, path)
+    with written(path) as temporary:
+        Image.fromarray(pixels.numpy()).save(temporary, format="png")
 
 
 def _judge(run: str, settings: SampleSettings, folder: Path) -> None:

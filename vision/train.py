@@ -13,27 +13,31 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar, Timer
-from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from vision.callbacks.checkpoint import LastCheckpoint, WholeCheckpointIO
 from vision.callbacks.diagnostics import NormDiagnostics
 from vision.callbacks.metrics_csv import MetricsCSV
-from vision.callbacks.progress import EpochLine, Throughput
+from vision.callbacks.progress import DataWait, EpochLine, Throughput
 from vision.callbacks.seeding import StepSeeding
 from vision.config import Config
 from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.sampler import split_batch
 from vision.environment import environment_record
+from vision.loggers import open_loggers
 from vision.models.classifier import count_parameters
-from vision.models.weights import initialize_from, read_checkpoint
+from vision.models.weights import initialize_from, read_step
 from vision.norms.registry import load_norm_module
 from vision.plots import plot_curves
 from vision.run import check_run, open_run, read_summary, record_start, write_json
+from vision.strategies import launched_by, make_strategy
 from vision.tasks.base import TrainingTask
 
-REQUEUE = 75  # exit code after SIGTERM: all is saved, start again (EX_TEMPFAIL of sysexits.h)
+# exit code after SIGTERM or, under SLURM, SIGUSR1: all is saved, start again (EX_TEMPFAIL of
+# sysexits.h)
+REQUEUE = 75
 
 # where each task's LightningModule is: what one needs (diffusers) is not imported for another
 _TASKS = {
@@ -63,7 +67,7 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
     checkpoint, step = _resume_point(folder)
     timer = Timer()
     table = MetricsCSV(folder / "metrics.csv", step)
-    loggers = [table, *_loggers(config, folder, step)]
+    loggers = [table, *open_loggers(config, folder, step)]
     callbacks = [timer, *task.callbacks(folder), *_diagnostics(config, folder, step)]
     trainer = make_trainer(task, folder, callbacks, accumulate, loggers)
     _announce(task, data, trainer, step)
@@ -71,10 +75,15 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
         record_start(folder, environment_record(), step)
     try:
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        trainer.test(task, datamodule=data, verbose=False)
     except SIGTERMException:
         _say(f"stopped by a signal at step {trainer.global_step}; --resume continues {folder}")
-        sys.exit(REQUEUE)
-    trainer.test(task, datamodule=data, verbose=False)
+        # Lightning's launcher kills the first process if another ends with a code but 0
+        sys.exit(REQUEUE if trainer.is_global_zero else 0)
+    except RuntimeError as error:
+        if trainer.world_size > 1:
+            print(_lost(trainer, folder, error), file=sys.stderr, flush=True)
+        raise
     summary = {
         "task": config.task,
         "name": config.name,
@@ -103,7 +112,7 @@ def _resume_point(folder: Path) -> tuple[Path | None, int | None]:
         if not file.exists():
             continue
         try:
-            step = int(read_checkpoint(file)["global_step"])
+            step = read_step(file)
         except ValueError as error:
             _say(f"resume  passes over {error}")
             damage = str(error)
@@ -186,6 +195,7 @@ def make_trainer(
     callbacks: list[pl.Callback] = [
         StepSeeding(config.seed),
         Throughput(options.log_every_n_steps),
+        DataWait(options.log_every_n_steps),
         EpochLine((*task.shown, "train/images_per_sec", "data/skipped")),
         *extra,
         best,
@@ -202,7 +212,7 @@ def make_trainer(
         accelerator=options.accelerator,
         devices=options.devices,
         num_nodes=options.num_nodes,
-        strategy=options.strategy,
+        strategy=make_strategy(options),
         precision=resolve_precision(options.precision),  # type: ignore[arg-type]
         max_epochs=options.epochs,
         accumulate_grad_batches=accumulate,
@@ -211,11 +221,22 @@ def make_trainer(
         log_every_n_steps=options.log_every_n_steps,
         logger=loggers,
         callbacks=callbacks,
-        plugins=[WholeCheckpointIO()],
+        plugins=[WholeCheckpointIO(), *launched_by()],
+        inference_mode=options.strategy != "fsdp",  # its buffers are trained with afterwards
         enable_progress_bar=options.progress_bar,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
+    )
+
+
+def _lost(trainer: pl.Trainer, folder: Path, error: RuntimeError) -> str:
+    """What a process has to say that cannot go on, most often because another one is gone."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return (
+        f"error: process {trainer.global_rank} of {trainer.world_size} ends at step "
+        f"{trainer.global_step} ({reason}). If another process was lost, start the job again with "
+        f"--resume: it continues {folder} from its last checkpoint"
     )
 
 
@@ -249,29 +270,6 @@ def _diagnostics(config: Config, folder: Path, resume_step: int | None) -> list[
     return [NormDiagnostics(folder / "diagnostics.csv", every, resume_step)]
 
 
-def _loggers(config: Config, folder: Path, resume_step: int | None) -> list[Logger]:
-    purge = None if resume_step is None else resume_step + 1
-    loggers: list[Logger] = [
-        TensorBoardLogger(folder, name="tensorboard", version="", purge_step=purge)
-    ]
-    for entry in config.trainer.loggers:
-        loggers.append(_user_logger(dict(entry)))
-    return loggers
-
-
-def _user_logger(entry: dict[str, Any]) -> Logger:
-    path = str(entry.pop("class", ""))
-    module, _, name = path.rpartition(".")
-    try:
-        cls = getattr(__import__(module, fromlist=[name]), name)
-        return cls(**entry)
-    except (ImportError, AttributeError, ValueError, TypeError, ModuleNotFoundError) as error:
-        raise ValueError(
-            f"trainer.loggers = {path!r}: cannot be made ({error}); expected `class:` with the "
-            "path of a Lightning logger, and its arguments"
-        ) from error
-
-
 @rank_zero_only
 def _say(line: str) -> None:
     print(line, flush=True)
@@ -292,6 +290,8 @@ def _set_up_logging() -> None:
         ".*smaller than the logging interval.*",
         ".*isinstance.treespec, LeafSpec.* is deprecated.*",  # Lightning's, of torch's
         ".*in eval mode at the start of training.*",  # the average of the weights is, on purpose
+        ".*when logging on epoch level in distributed.*",  # figures are over all processes already
+        ".*returned a view tensor.*",  # of a sharded MAE; nobody writes into it
     ):
         warnings.filterwarnings("ignore", expected)
     if torch.cuda.is_available():

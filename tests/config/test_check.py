@@ -103,7 +103,7 @@ def test_checks_import_no_torch() -> None:
     ],
 )
 def test_an_autoencoder_that_cannot_be_is_refused_by_its_key(override: str, message: str) -> None:
-    sizes = ["model.patch_size=2", "mae.decoder_num_heads=3"]
+    sizes = ["data.img_size=8", "model.patch_size=2", "mae.decoder_num_heads=3"]
     if "resnet" in override:
         sizes = ["model.patch_size=null"]
     config = load_config([CONFIGS / "mae_ti_layernorm.yaml"], [*sizes, override]).config

@@ -1,10 +1,11 @@
 """A grid of runs from a file, and what is refused in one."""
 
+import math
 from pathlib import Path
 
 import pytest
 
-from vision.config import ConfigError
+from vision.config import ConfigError, load_config
 from vision.config.compare import CompareConfig, load_compare, make_cells, save_compare
 
 GRID = """
@@ -50,6 +51,16 @@ def test_one_run_judges_all_cells_of_a_task_and_comes_before_them(tmp_path: Path
     assert not any("evaluation" in text for cell in cells["base"] for text in cell.arguments)
 
 
+def test_options_of_norms_reach_the_runs_unchanged(tmp_path: Path) -> None:
+    options = "{eps: 1.0e-06, alpha_init: .inf, dropout: 0, affine: false, backend: null}"
+    config = load(tmp_path, GRID.replace("{num_heads: 16, dropout: 0.1}", options))
+    cell = make_cells(config)["base"][-1]
+    loaded = load_config([], [text for text in cell.arguments if text.startswith("norm.")]).config
+    assert loaded.norm.options == {
+        "eps": 1e-6, "alpha_init": math.inf, "dropout": 0, "affine": False, "backend": None,
+    }  # fmt: skip
+
+
 def test_a_saved_grid_is_read_back_unchanged(tmp_path: Path) -> None:
     config = load(tmp_path, GRID)
     save_compare(config, tmp_path / "compare.yaml")
@@ -63,10 +74,15 @@ def test_a_saved_grid_is_read_back_unchanged(tmp_path: Path) -> None:
         (GRID.replace("init_from: base", "init_from: bas"), "did you mean 'base'"),
         (GRID.replace("[3, 5]", "[]"), "seeds is empty"),
         (GRID.replace("[3, 5]", "[a]"), "seeds"),
+        ("norms: {layernorm: {}}\ntasks: [classify]\n", "expected mappings at norms, tasks"),
+        (GRID.replace("configs: [../tune.yaml]", "configs: tune.yaml"), "tasks.tuned.configs"),
         (GRID.replace("tuned:", "tu/ned:"), "names a folder"),
         (GRID.replace("configs: [../tune.yaml]", "config: [x]"), "config"),
         (GRID.replace("base: {", "base: {init_from: tuned, "), "lead back"),
-        (GRID.replace("base: {", "base: {judge: tuned, "), "base.judge = 'tuned': expected another"),
+        (
+            GRID.replace("base: {", "base: {judge: tuned, "),
+            "base.judge = 'tuned': expected another",
+        ),
         (GRID.replace("base: {", "base: {judge: bas, "), "base.judge = 'bas'"),
     ],
 )

@@ -50,19 +50,9 @@ def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
     assert load_config([file]).config.optim.lr == 1e-4
 
 
-def test_interpolation_and_environment_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATASETS", "/somewhere")
-    config = load_config(
-        [], ["data.root=${oc.env:DATASETS}/images", "optim.lr=0.5", "optim.min_lr=${optim.lr}"]
-    ).config
-    assert config.data.root == "/somewhere/images"
+def test_a_value_may_refer_to_another_key() -> None:
+    config = load_config([], ["optim.lr=0.5", "optim.min_lr=${optim.lr}"]).config
     assert config.optim.min_lr == 0.5
-
-
-def test_missing_environment_variable_is_named_with_its_key() -> None:
-    message = error_of([], ["data.root=${oc.env:NO_SUCH_VARIABLE}"])
-    assert "data.root" in message
-    assert "NO_SUCH_VARIABLE" in message
 
 
 def test_another_norm_starts_without_the_options_of_the_first() -> None:

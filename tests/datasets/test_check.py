@@ -29,6 +29,7 @@ def test_complete_configurations_pass(folder: Path, tmp_path: Path, make_config)
         ({"name": "digit"}, r"data.name = 'digit': .*did you mean 'digits'"),
         ({"name": "torch/cifar"}, r"data.name = 'torch/cifar': .*did you mean 'torch/cifar10"),
         ({"name": "hfds/"}, r"data.name = 'hfds/': .*did you mean 'hfds/NAME'"),
+        ({"name": "hfids/"}, r"data.name = 'hfids/': .*did you mean 'hfids/NAME'"),
         ({"name": "folder"}, r"data.root = null: folder reads files; set data.root"),
         ({"name": "folder", "root": "/no/where"}, r"data.root = '/no/where': .*data/README.md"),
         ({"name": "torch/mnist", "root": "/no/where"}, r"'/no/where': .*set data.download=true"),

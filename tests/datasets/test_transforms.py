@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.data import create_transform
 from timm.data.auto_augment import NAME_TO_OP, AugmentOp
 
 from vision.datasets.seeding import preserved, seed_globals
-from vision.datasets.transforms import eval_transform, posterize, train_transform
+from vision.datasets.transforms import ToNormalized, eval_transform, posterize, train_transform
 
 RECIPES = ["rand-m9-mstd0.5-inc1", "rand-m9-n3-mstd0.5", "augmix-m5-w4-d2", "v0", "original", "3a"]
 
@@ -91,3 +92,17 @@ def test_no_augmentation_at_all_is_possible(make_config) -> None:
     config = make_config(augment, crop_pct=1.0)
     image = Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))
     assert torch.equal(train_transform(config)(image), eval_transform(config)(image))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_normalizing_by_a_table_gives_the_bits_of_timm(channels: int, make_config) -> None:
+    config = make_config(in_chans=channels, mean=[0.485, 0.456, 0.406][:channels])
+    options = {"crop_pct": config.crop_pct, "interpolation": config.interpolation}
+    statistics = {"mean": tuple(config.mean), "std": tuple(config.std)}
+    timm = create_transform((channels, 8, 8), **options, **statistics)
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)  # all there are
+    image = Image.fromarray(levels if channels == 1 else np.stack([levels] * 3, -1))
+    assert torch.equal(eval_transform(config)(image), timm(image))
+    table = next(s for s in eval_transform(config).transforms if isinstance(s, ToNormalized))
+    expected = timm.transforms[-1](timm.transforms[-2](image))
+    assert torch.equal(table(image), expected)

@@ -109,7 +109,7 @@ def test_probabilities_of_all_levels_sum_to_one() -> None:
 
 def test_labels_are_dropped_at_the_given_rate() -> None:
     torch.manual_seed(0)
-    dropped = drop_labels(torch.full((20_000,), 3), null=10, share=0.1)
+    dropped = drop_labels(torch.full((20_000,), 3), 10, 0.1, torch.rand(20_000))
     assert set(dropped.tolist()) == {3, 10}
     assert (dropped == 10).float().mean().item() == pytest.approx(0.1, abs=0.01)
-    assert drop_labels(torch.tensor([1, 2]), null=10, share=0.0).tolist() == [1, 2]
+    assert drop_labels(torch.tensor([1, 2]), 10, 0.0, torch.zeros(2)).tolist() == [1, 2]

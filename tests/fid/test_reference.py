@@ -10,7 +10,7 @@ import torch_fidelity
 from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from vision.fid.compute import compute
+from vision.fid.figures import compute
 from vision.metrics.features import Extractor, create_extractor
 
 FAKE, REAL = 22, 20

@@ -6,6 +6,8 @@ import json
 
 import torch
 
+from vision.benchmark import report
+from vision.benchmark.diagnostics import benchmark_diagnostics
 from vision.benchmark.mae import benchmark_mae
 from vision.benchmark.models import ModelSettings
 from vision.benchmark.norms import WIDTHS, contenders, saved_bytes
@@ -55,10 +57,18 @@ def test_help_names_the_targets_as_targets(tool):
     assert "Targets on a GPU, which nobody has measured yet" in text and "90 %" in text
 
 
-def test_mae_measures_both_steps_in_one_run():
+def test_mae_measures_all_steps_in_one_run():
     settings = ModelSettings(model="vit_tiny_patch16_224", batch=1, img_size=32)
     calls = []
-    result = benchmark_mae(settings, rounds=1, progress=calls.append)
-    assert result.step > 0
-    assert result.step_ratio == result.step / result.supervised
+    supervised, published, half = benchmark_mae(settings, rounds=1, progress=calls.append)
+    assert (supervised.decoder_depth, published.decoder_depth, half.decoder_depth) == (None, 8, 4)
+    assert supervised.step_ratio == 1 and supervised.step > 0
+    assert published.step_ratio == published.step / supervised.step
     assert len(calls) == 3  # building, the uncounted round, one round
+
+
+def test_diagnostics_are_measured_against_the_same_steps_unwatched():
+    settings = ModelSettings(model="vit_tiny_patch16_224", batch=1, img_size=32)
+    result = benchmark_diagnostics(settings, "seednorm", rounds=1)
+    assert result.step_ratio == result.watched / result.step > 0
+    assert report.diagnostics_table([result]).row_count == 1

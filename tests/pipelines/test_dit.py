@@ -7,7 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
+    EulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 from diffusers.schedulers import scheduling_ddpm
 from safetensors.torch import load_file
 
@@ -179,6 +187,38 @@ def test_own_class_trusts_only_its_own_code(tmp_path: Path) -> None:
     (tmp_path / "pipeline.py").write_text("raise SystemExit('ran')\n")
     with pytest.raises(ValueError, match="trust_remote_code"):
         DiTPipeline.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_schedulers_made_by_from_config_take_the_place_of_ours(channels: int) -> None:
+    pipeline = make("ddpm", channels, cls=Latents)
+
+    def images(steps: int = 10) -> torch.Tensor:
+        options = {"num_inference_steps": steps, "guidance_scale": 2.0, "output_type": "pt"}
+        return pipeline([0, 2], generator=seeded(1, 2), **options).images
+
+    ddpm, config = images(), pipeline.scheduler.config
+    expected = {}
+    for sampler in ("dpm++", "unipc", "ddim"):
+        pipeline.scheduler = create_scheduler(sampler)
+        expected[sampler] = images(50 if sampler == "ddim" else 10)
+    for kind, sampler in (
+        (DPMSolverMultistepScheduler, "dpm++"),
+        (UniPCMultistepScheduler, "unipc"),
+    ):
+        pipeline.scheduler = kind.from_config(config)
+        assert torch.equal(images(), expected[sampler])
+    # the same path through the noise levels: by the same steps, by better ones, at other timesteps
+    for kind, tolerance in (
+        (EulerDiscreteScheduler, 1e-3),
+        (DPMSolverSinglestepScheduler, 0.02),
+        (DDIMScheduler, 0.2),
+    ):
+        pipeline.scheduler = kind.from_config(config)
+        error = (images(50) - expected["ddim"]).abs().max() / expected["ddim"].abs().max()
+        assert error < tolerance, kind
+    pipeline.scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
+    assert torch.equal(images(), ddpm)
 
 
 def test_latents_are_scaled_back_and_decoded() -> None:

@@ -71,7 +71,7 @@ def test_validation_uses_the_same_noise_each_time_whatever_the_batch() -> None:
 
 def test_fixed_draws_cover_the_timesteps() -> None:
     task = make_task()
-    noise, t = fixed_draws(0, list(range(500)), torch.Size([1, 8, 8]), task.objective)
+    noise, t, _ = fixed_draws((0, "judge"), list(range(500)), torch.Size([1, 8, 8]), task.objective)
     assert noise.std().item() == pytest.approx(1, abs=0.02)
     assert t.float().mean().item() == pytest.approx(499.5, abs=40)
     assert t.min() < 20 and t.max() > 980

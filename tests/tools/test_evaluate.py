@@ -29,19 +29,19 @@ def test_the_figures_of_a_run_are_found_again(tool, trained: Path) -> None:
     assert "top1" in result.stdout
 
 
-def test_averaged_and_best_weights_can_be_asked_for(tool, trained: Path, tmp_path: Path) -> None:
-    tool("evaluate", trained, "--ema", "--output", tmp_path / "ema")
+def test_averaged_and_best_weights_can_be_asked_for(forked, trained: Path, tmp_path: Path) -> None:
+    forked("tools/evaluate.py", trained, "--ema", "--output", tmp_path / "ema")
     summary = json.loads((trained / "summary.json").read_text())["metrics"]
     ema = json.loads((tmp_path / "ema" / "evaluate_test.json").read_text())
     assert ema["top1"] == summary["test/ema_top1"]
     arguments = ["--checkpoint", "best", "--split", "validation", "--output", tmp_path / "best"]
-    tool("evaluate", trained, *arguments)
+    forked("tools/evaluate.py", trained, *arguments)
     best = json.loads((tmp_path / "best" / "evaluate_validation.json").read_text())
     assert best["top1"] >= summary["val/top1"]
     assert best["images"] == 180
 
 
-def test_an_overlay_says_where_the_images_are(tool, trained: Path, tmp_path: Path) -> None:
+def test_an_overlay_says_where_the_images_are(forked, trained: Path, tmp_path: Path) -> None:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -50,8 +50,8 @@ def test_an_overlay_says_where_the_images_are(tool, trained: Path, tmp_path: Pat
         folder.mkdir(parents=True, exist_ok=True)
         pixels = np.rint(digits.images[index] * 255 / 16).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{index}.png")
-    tool(
-        "evaluate", trained, "configs/data/imagefolder.yaml", f"data.root={tmp_path}",
+    forked(
+        "tools/evaluate.py", trained, "configs/data/imagefolder.yaml", f"data.root={tmp_path}",
         "data.num_workers=0", "--output", tmp_path / "figures",
     )  # fmt: skip
     figures = json.loads((tmp_path / "figures" / "evaluate_test.json").read_text())
@@ -60,8 +60,8 @@ def test_an_overlay_says_where_the_images_are(tool, trained: Path, tmp_path: Pat
     assert figures["top1"] > 60
 
 
-def test_an_exported_run_gives_identical_logits(tool, trained: Path, tmp_path: Path) -> None:
-    tool("evaluate", trained, "--export", tmp_path)
+def test_an_exported_run_gives_identical_logits(forked, trained: Path, tmp_path: Path) -> None:
+    forked("tools/evaluate.py", trained, "--export", tmp_path)
     assert (tmp_path / "model.safetensors").exists()
     images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     original = load_classifier(trained).model
@@ -72,18 +72,18 @@ def test_an_exported_run_gives_identical_logits(tool, trained: Path, tmp_path: P
     assert config["pretrained_cfg"]["input_size"] == [1, 8, 8]
 
 
-def test_an_exported_layernorm_run_is_a_timm_model(tool, small, tmp_path: Path) -> None:
+def test_an_exported_layernorm_run_is_a_timm_model(forked, small, tmp_path: Path) -> None:
     arguments = [*small, "trainer.epochs=1", f"output_dir={tmp_path}"]
-    tool("train", "configs/vit_ti_layernorm.yaml", *arguments)
+    forked("tools/train.py", "configs/vit_ti_layernorm.yaml", *arguments)
     run = tmp_path / "vit_ti_layernorm"
-    tool("evaluate", run, "--export", tmp_path / "exported")
+    forked("tools/evaluate.py", run, "--export", tmp_path / "exported")
     model = timm.create_model(f"local-dir:{tmp_path / 'exported'}", pretrained=True).eval()
     images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.equal(model(images), load_classifier(run).model(images))
 
 
-def test_a_timm_model_with_local_weights(tool, tmp_path: Path) -> None:
+def test_a_timm_model_with_local_weights(forked, tmp_path: Path) -> None:
     name, size = "test_vit", 160
     model = timm.create_model(name, num_classes=2)
     save_file(model.state_dict(), tmp_path / "weights.safetensors")
@@ -94,8 +94,8 @@ def test_a_timm_model_with_local_weights(tool, tmp_path: Path) -> None:
         for index in range(3):
             pixels = noise.integers(0, 255, (size, size, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / f"{index}.jpg")
-    tool(
-        "evaluate", name, "--weights", tmp_path / "weights.safetensors",
+    forked(
+        "tools/evaluate.py", name, "--weights", tmp_path / "weights.safetensors",
         "configs/data/imagefolder.yaml", f"data.root={tmp_path}", "--output", tmp_path / "out",
     )  # fmt: skip
     figures = json.loads((tmp_path / "out" / "evaluate_test.json").read_text())
@@ -110,28 +110,28 @@ def test_a_timm_model_with_local_weights(tool, tmp_path: Path) -> None:
         (["vit_nonsense", "--weights", "README.md"], "timm model"),
     ],
 )
-def test_what_is_no_model_is_refused(tool, arguments: list[str], expected: str) -> None:
-    result = tool("evaluate", *arguments, code=2)
+def test_what_is_no_model_is_refused(forked, arguments: list[str], expected: str) -> None:
+    result = forked("tools/evaluate.py", *arguments, code=2)
     assert expected in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_a_pickle_that_wants_to_run_code_is_refused(tool, tmp_path: Path) -> None:
+def test_a_pickle_that_wants_to_run_code_is_refused(forked, tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple:
             return (Path.touch, (tmp_path / "it_ran",))
 
     torch.save({"state_dict": Evil()}, tmp_path / "evil.ckpt")
-    result = tool("evaluate", tmp_path / "evil.ckpt", code=2)
+    result = forked("tools/evaluate.py", tmp_path / "evil.ckpt", code=2)
     assert "might run code" in result.stderr
     assert not (tmp_path / "it_ran").exists()
 
 
 def test_calibration_classes_and_corruptions_are_judged(
-    tool, trained: Path, tmp_path: Path
+    forked, trained: Path, tmp_path: Path
 ) -> None:
     names = "gaussian_noise,jpeg"
-    result = tool("evaluate", trained, "--corruptions", names, "--output", tmp_path)
+    result = forked("tools/evaluate.py", trained, "--corruptions", names, "--output", tmp_path)
     figures = json.loads((tmp_path / "evaluate_test.json").read_text())
     assert 0 < figures["calibration_error"] < 100
     per_class = np.array(figures["per_class"])

@@ -10,7 +10,9 @@ import torch
 
 
 @pytest.mark.slow
-def test_halves_of_the_digits_are_closer_than_noise(tool, trained: Path, tmp_path: Path) -> None:
+def test_halves_of_the_digits_are_closer_than_noise(
+    tool, forked, trained: Path, tmp_path: Path
+) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (360, 8, 8), dtype=np.uint8)
     np.savez(tmp_path / "noise.npz", arr_0=noise)
     shared = [
@@ -22,8 +24,8 @@ def test_halves_of_the_digits_are_closer_than_noise(tool, trained: Path, tmp_pat
         "fid", "--real", data, "--fake", data, "--fake-split", "test", *shared,
         "--json", tmp_path / "real.json", "--save-stats", tmp_path / "stats.npz",
     )  # fmt: skip
-    tool(
-        "fid", "--real", tmp_path / "stats.npz", "--fake", tmp_path / "noise.npz", *shared,
+    forked(
+        "tools/fid.py", "--real", tmp_path / "stats.npz", "--fake", tmp_path / "noise.npz", *shared,
         "--json", tmp_path / "noise.json",
     )  # fmt: skip
     close, far = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("real", "noise"))
@@ -37,16 +39,16 @@ def test_halves_of_the_digits_are_closer_than_noise(tool, trained: Path, tmp_pat
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
-def test_missing_weights_end_with_one_line_and_code_2(tool, tmp_path: Path) -> None:
+def test_missing_weights_end_with_one_line_and_code_2(forked, tmp_path: Path) -> None:
     arguments = ["--real", tmp_path, "--fake", tmp_path, "--weights", tmp_path / "none.pth"]
-    result = tool("fid", *arguments, code=2)
+    result = forked("tools/fid.py", *arguments, code=2)
     assert result.stderr.count("\n") == 1
     assert "none.pth: no such file" in result.stderr
 
 
 @pytest.mark.slow
 def test_figures_during_training_are_logged_and_change_nothing(
-    tool, trained: Path, tmp_path: Path
+    forked, trained: Path, tmp_path: Path
 ) -> None:
     small = [
         "configs/dit_b4_seednorm.yaml", "model.embed_dim=32", "model.depth=1", "model.num_heads=2",
@@ -58,8 +60,8 @@ def test_figures_during_training_are_logged_and_change_nothing(
         "evaluation.num_inference_steps=3", "evaluation.every_n_steps=10",
         "evaluation.metrics=[fid,is]",
     ]  # fmt: skip
-    tool("train", *small, "name=plain")
-    tool("train", *small, "name=judged", *judged)
+    forked("tools/train.py", *small, "name=plain")
+    forked("tools/train.py", *small, "name=judged", *judged)
     states = [
         torch.load(tmp_path / name / "last.ckpt", weights_only=True)["state_dict"]
         for name in ("plain", "judged")

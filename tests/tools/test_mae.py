@@ -2,9 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
 CONFIG = "configs/mae_ti_seednorm.yaml"
 EPOCHS = 3
 STEPS = EPOCHS * (1257 // 32)
@@ -22,17 +18,16 @@ STEPS = EPOCHS * (1257 // 32)
 def arguments(small: list[str]) -> list[str]:
     return [
         CONFIG, *small, f"trainer.epochs={EPOCHS}", "norm.options.num_heads=4",
-        "model.patch_size=2", "mae.mask_ratio=0.75", "mae.decoder_embed_dim=32",
-        "mae.decoder_depth=1", "mae.decoder_num_heads=2", "mae.decoder_norm=layernorm",
+        "mae.decoder_embed_dim=32", "mae.decoder_num_heads=2", "mae.decoder_norm=layernorm",
         "mae.knn_every_n_epochs=2", "mae.pictures_every_n_epochs=2", "mae.pictures=3",
         "trainer.val_every_n_epochs=1", "trainer.checkpoint_every_n_steps=5", "name=run",
     ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def pretrained(tool, arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pretrained(forked, arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("mae")
-    result = tool("train", *arguments, f"output_dir={output}")
+    result = forked("tools/train.py", *arguments, f"output_dir={output}")
     (output / "stdout").write_text(result.stdout)
     return output / "run"
 
@@ -68,47 +63,26 @@ def test_a_run_writes_losses_neighbours_and_pictures(pretrained: Path) -> None:
 
 @pytest.mark.slow
 def test_resume_of_pre_training_after_sigkill_is_bit_exact(
-    tool, arguments: list[str], environment: dict[str, str], pretrained: Path, tmp_path: Path
+    forked, kill, assert_same_training, arguments: list[str], pretrained: Path, tmp_path: Path
 ) -> None:
     killed = [*arguments, f"output_dir={tmp_path}", "--resume"]
-    last = tmp_path / "run" / "last.ckpt"
-    process = subprocess.Popen(
-        [sys.executable, "tools/train.py", *killed], cwd=ROOT, env=environment,
-        stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    seen: set[int] = set()
-    while len(seen) < 10:  # checkpoints: into the second epoch
-        assert process.poll() is None, "the run ended before it could be killed"
-        seen |= {last.stat().st_mtime_ns} if last.exists() else set()
-        time.sleep(0.002)
-    process.kill()
-    process.wait()
-    tool("train", *killed)
+    kill(killed, saves=10)  # in the second epoch
+    forked("tools/train.py", *killed)
     starts = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert [start["resumed_from_step"] is None for start in starts] == [True, False]
-    a, b = (
-        torch.load(run / "last.ckpt", weights_only=True) for run in (pretrained, tmp_path / "run")
-    )
-    assert a["global_step"] == b["global_step"] == STEPS
-    assert a["state_dict"].keys() == b["state_dict"].keys()
-    for name, tensor in a["state_dict"].items():
-        assert torch.equal(tensor, b["state_dict"][name]), name
-    tables = [rows(pretrained), rows(tmp_path / "run")]
-    for row in tables[0] + tables[1]:
-        row.pop("train/images_per_sec")
-    assert tables[0] == tables[1]
+    assert_same_training(pretrained, tmp_path / "run")
 
 
 @pytest.mark.slow
 def test_fine_tuning_reports_what_it_took_from_the_run(
-    tool, small: list[str], pretrained: Path, tmp_path: Path
+    forked, small: list[str], pretrained: Path, tmp_path: Path
 ) -> None:
     tuned = [
         "configs/mae_ti_finetune_seednorm.yaml", *small, "norm.options.num_heads=4",
-        "model.patch_size=2", "trainer.epochs=2", "trainer.batch_size_total=24",
+        "trainer.epochs=2", "trainer.batch_size_total=24",
         f"output_dir={tmp_path}", "name=tuned",
     ]  # fmt: skip
-    result = tool("train", *tuned, f"model.init_from={pretrained}")
+    result = forked("tools/train.py", *tuned, f"model.init_from={pretrained}")
     assert "120 train" in result.stdout
     assert "missing 5: fc_norm.alpha, fc_norm.beta, fc_norm.gamma, head.bias" in result.stdout
     assert "unexpected" in result.stdout

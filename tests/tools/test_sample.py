@@ -2,10 +2,8 @@
 
 import csv
 import json
-import random
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +20,6 @@ from vision.recognition import recognized
 from vision.sample import sample_command
 
 ROOT = Path(__file__).parents[2]
-SMALL = [
-    "configs/dit_b4_seednorm.yaml", "model.embed_dim=32", "model.depth=2", "model.num_heads=2",
-    "norm.options={num_heads: 4, dropout: 0.1}", "trainer.batch_size_device=32",
-    "trainer.epochs=3", "trainer.val_every_n_epochs=1", "trainer.checkpoint_every_n_steps=3",
-    "trainer.log_every_n_steps=2", "trainer.progress_bar=false", "dit.sample_every_n_steps=30",
-    "dit.sample_steps=3", "ema.decay=0.9",
-]  # fmt: skip
 OPTIONS = {
     "classes": None, "cfg": 2.0, "cfg_channels": None, "cfg_interval": [0.0, 1.0], "steps": 4,
     "sampler": "ddpm", "seed": 0, "batch_size": 4, "checkpoint": "last", "no_ema": False,
@@ -36,13 +27,10 @@ OPTIONS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def run(tool, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def run(trained_dit: Path) -> Path:
     """A finished run of a small DiT."""
-    output = tmp_path_factory.mktemp("whole")
-    text = tool("train", *SMALL, f"output_dir={output}", "name=run").stdout
-    assert "narrowed: depth 2 (of 12), embed_dim 32 (of 768)" in text
-    return output / "run"
+    return trained_dit
 
 
 def sample(run: Path, out: Path, n: int = 10, **options) -> None:
@@ -55,43 +43,20 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_resume_after_sigkill_is_bit_exact_average_included(
-    run: Path, tool, environment: dict[str, str], tmp_path: Path
+    run: Path, small_dit: list[str], forked, kill, assert_same_training, tmp_path: Path
 ) -> None:
-    arguments = [*SMALL, f"output_dir={tmp_path}", "name=run", "--resume"]
-    last = tmp_path / "run" / "last.ckpt"
-    process = subprocess.Popen(
-        [sys.executable, "tools/train.py", *arguments],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    seen, stamp, deadline = 0, None, time.monotonic() + 240
-    while seen < 8:  # in the second epoch
-        assert process.poll() is None and time.monotonic() < deadline
-        now = last.stat().st_mtime_ns if last.exists() else stamp
-        seen, stamp = seen + (now != stamp), now
-        time.sleep(0.005)
-    time.sleep(random.uniform(0, 0.2))
-    process.kill()
-    process.wait(60)
-    assert "resume  from step" in tool("train", *arguments).stdout
-    a, b = (torch.load(folder / "last.ckpt", weights_only=True) for folder in (run, last.parent))
-    assert a["global_step"] == b["global_step"] == 3 * (1257 // 64)
-    assert any(name.startswith("ema.module.") for name in a["state_dict"])
-    assert a["state_dict"].keys() == b["state_dict"].keys()
-    for name, tensor in a["state_dict"].items():
-        assert torch.equal(tensor, b["state_dict"][name]), name
-    tables = [
-        list(csv.DictReader((folder / "metrics.csv").open())) for folder in (run, last.parent)
-    ]
-    for row in tables[0] + tables[1]:
-        row.pop("train/images_per_sec")
-    assert tables[0] == tables[1]
-    assert {"train/mse_q1", "val/ema_loss", "val/vb"} <= tables[0][0].keys()
-    grids = [
-        (folder / "samples" / "step_0000030.png").read_bytes() for folder in (run, last.parent)
-    ]
+    arguments = [*small_dit, f"output_dir={tmp_path}", "name=run", "--resume"]
+    kill(arguments, saves=8)  # in the second epoch
+    text = forked("tools/train.py", *arguments).stdout
+    assert "resume  from step" in text
+    assert "narrowed: depth 2 (of 12), embed_dim 32 (of 768)" in text
+    again = tmp_path / "run"
+    assert_same_training(run, again)
+    state = torch.load(again / "last.ckpt", weights_only=True)["state_dict"]
+    assert any(name.startswith("ema.module.") for name in state)
+    with (again / "metrics.csv").open(newline="") as file:
+        assert {"train/mse_q1", "val/ema_loss", "val/vb"} <= set(next(csv.reader(file)))
+    grids = [(folder / "samples" / "step_0000030.png").read_bytes() for folder in (run, again)]
     assert grids[0] == grids[1]
 
 
@@ -196,12 +161,18 @@ def test_a_classifier_recognizes_real_digits_and_no_others(trained: Path) -> Non
     right = recognized(images, digits.labels, classifier)
     top1 = json.loads((trained / "summary.json").read_text())["metrics"]["test/top1"]
     assert 100 * right.float().mean().item() == pytest.approx(top1, abs=0.6)
+    probabilities = classifier.predict([image for image, _ in digits])
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(len(digits)))
+    predicted = probabilities.argmax(1) == torch.tensor(digits.labels)
+    assert 100 * predicted.float().mean().item() == pytest.approx(top1, abs=0.01)
+    coloured = [image.convert("RGB") for image, _ in zip(digits, range(4), strict=False)]
+    torch.testing.assert_close(classifier.predict(coloured), probabilities[:4])
     shifted = [(label + 1) % 10 for label in digits.labels]
     assert recognized(images.expand(-1, 3, -1, -1), shifted, classifier).float().mean() < 0.2
 
 
 @pytest.mark.slow
-def test_a_dit_trains_on_encoded_latents_and_decodes_its_samples(tool, tmp_path: Path) -> None:
+def test_a_dit_trains_on_encoded_latents_and_decodes_its_samples(forked, tmp_path: Path) -> None:
     torch.manual_seed(0)
     AutoencoderKL(
         block_out_channels=(8, 8),
@@ -210,7 +181,7 @@ def test_a_dit_trains_on_encoded_latents_and_decodes_its_samples(tool, tmp_path:
         up_block_types=("UpDecoderBlock2D",) * 2,
     ).save_pretrained(tmp_path / "vae")
     arguments = ["--vae", tmp_path / "vae", "--output", tmp_path / "latents"]
-    text = tool("encode_latents", "configs/data/digits.yaml", *arguments).stdout
+    text = forked("tools/encode_latents.py", "configs/data/digits.yaml", *arguments).stdout
     assert "train            1,257 images" in text
     overrides = [
         "configs/recipes/imagenet_dit.yaml", "model.embed_dim=32", "model.depth=1",
@@ -219,7 +190,7 @@ def test_a_dit_trains_on_encoded_latents_and_decodes_its_samples(tool, tmp_path:
         "trainer.progress_bar=false", "dit.sample_every_n_steps=4", "dit.sample_steps=2",
         f"output_dir={tmp_path}", "name=run",
     ]  # fmt: skip
-    tool("train", "configs/dit_b4_layernorm.yaml", *overrides)
+    forked("tools/train.py", "configs/dit_b4_layernorm.yaml", *overrides)
     assert (tmp_path / "run" / "samples" / "step_0000004.png").exists()
     sample(tmp_path / "run", tmp_path / "out", n=2)
     with Image.open(tmp_path / "out" / "images" / "000001.png") as image:

@@ -53,7 +53,7 @@ def benchmark_models(
         progress(f"{norm}: peak memory")
         peaks[norm] = peak_memory(settings, norm)
     progress("step times")
-    steps = {norm: training_step(settings, norm) for norm in norms}
+    steps = {norm: TrainingStep(settings, norm) for norm in norms}
     count = iter(range(1, rounds + 1))
     times = median_times(
         steps,
@@ -76,35 +76,37 @@ def benchmark_models(
     ]
 
 
-def training_step(settings: ModelSettings, norm: str) -> Callable[[], object]:
-    """A function that does one step: forward, loss, backward, AdamW."""
-    import timm
+class TrainingStep:
+    """Called, it does one step: forward, loss, backward, `before_optimizer`, AdamW."""
 
-    from vision.norms import convert_norms
+    def __init__(self, settings: ModelSettings, norm: str) -> None:
+        import timm
 
-    torch.manual_seed(0)
-    device = torch.device(settings.device)
-    size: dict[str, Any] = (
-        {"img_size": settings.img_size} if settings.model.startswith("vit_") else {}
-    )
-    model = timm.create_model(settings.model, num_classes=1000, **size).to(device)
-    options: dict[str, Any] = {"num_heads": HEADS} if norm == "seednorm" else {}
-    convert_norms(model, norm, **options)
-    model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    side = settings.img_size
-    images = torch.randn(settings.batch, 3, side, side, device=device)
-    labels = torch.randint(1000, (settings.batch,), device=device)
-    dtype = getattr(torch, settings.dtype)
+        from vision.norms import convert_norms
 
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            loss = F.cross_entropy(model(images), labels)
+        torch.manual_seed(0)
+        self._device = torch.device(settings.device)
+        self._dtype = getattr(torch, settings.dtype)
+        size: dict[str, Any] = (
+            {"img_size": settings.img_size} if settings.model.startswith("vit_") else {}
+        )
+        model = timm.create_model(settings.model, num_classes=1000, **size).to(self._device)
+        options: dict[str, Any] = {"num_heads": HEADS} if norm == "seednorm" else {}
+        convert_norms(model, norm, **options)
+        self.model: torch.nn.Module = model.train()
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+        side = settings.img_size
+        self._images = torch.randn(settings.batch, 3, side, side, device=self._device)
+        self._labels = torch.randint(1000, (settings.batch,), device=self._device)
+
+    def __call__(self, before_optimizer: Callable[[], object] = lambda: None) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        mixed = self._dtype != torch.float32
+        with torch.autocast(self._device.type, dtype=self._dtype, enabled=mixed):
+            loss = F.cross_entropy(self.model(self._images), self._labels)
         loss.backward()
-        optimizer.step()
-
-    return step
+        before_optimizer()
+        self.optimizer.step()
 
 
 def peak_memory(settings: ModelSettings, norm: str) -> int:

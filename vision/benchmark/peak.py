@@ -8,14 +8,14 @@ import sys
 
 import torch
 
-from vision.benchmark.models import ModelSettings, training_step
+from vision.benchmark.models import ModelSettings, TrainingStep
 
 
 def main() -> None:
     """Print the peak in bytes."""
     request = json.loads(sys.argv[1])
     settings = ModelSettings(**request["settings"])
-    step = training_step(settings, request["norm"])
+    step = TrainingStep(settings, request["norm"])
     for _ in range(3):
         step()
     if settings.device == "cuda":

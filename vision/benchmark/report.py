@@ -13,6 +13,8 @@ from vision.environment import environment_record
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from vision.benchmark.data import DataResult
+    from vision.benchmark.diagnostics import DiagnosticsResult
     from vision.benchmark.mae import MaeResult
     from vision.benchmark.models import ModelResult
     from vision.benchmark.norms import NormResult
@@ -55,16 +57,54 @@ def models_table(results: Sequence[ModelResult]) -> Table:
     return _table(["norm", "step ms", f"/{first}", "peak MiB", f"/{first}"], lines, left=1)
 
 
-def mae_table(result: MaeResult) -> Table:
+def mae_table(results: Sequence[MaeResult]) -> Table:
     """One line per kind of step."""
     lines = [
-        ["supervised", f"{result.supervised * 1e3:.0f}", "1.000"],
-        ["MAE, mask ratio 0.75", f"{result.step * 1e3:.0f}", f"{result.step_ratio:.3f}"],
+        [
+            "supervised"
+            if r.decoder_depth is None
+            else f"MAE, mask ratio 0.75, decoder of {r.decoder_depth} blocks",
+            f"{r.step * 1e3:.0f}",
+            f"{r.step_ratio:.3f}",
+        ]
+        for r in results
     ]
-    return _table([f"{result.model}, batch {result.batch}", "step ms", "ratio"], lines, left=1)
+    title = f"{results[0].model}, batch {results[0].batch}"
+    return _table([title, "step ms", "ratio"], lines, left=1)
 
 
-def write_json(results: Sequence[NormResult | ModelResult | MaeResult], path: Path) -> None:
+def diagnostics_table(results: Sequence[DiagnosticsResult]) -> Table:
+    """One line per norm."""
+    lines = [
+        [r.norm, f"{r.step * 1e3:.0f}", f"{r.watched * 1e3:.0f}", f"{r.step_ratio:.3f}"]
+        for r in results
+    ]
+    title = f"{results[0].model}, batch {results[0].batch}"
+    watched = f"with diagnostics every {results[0].every_n_steps} steps"
+    return _table([title, "step ms", watched, "ratio"], lines, left=1)
+
+
+def data_table(results: Sequence[DataResult]) -> Table:
+    """One line per loader."""
+    lines = [
+        [
+            r.loader,
+            f"{r.images_per_sec:.0f}",
+            f"{r.ratio:.3f}",
+            *(f"{seconds * 1e3:.2f}" for seconds in (r.decode, r.augment, r.collate)),
+        ]
+        for r in results
+    ]
+    first = results[0]
+    title = f"{first.workers} workers, batch {first.batch}, {first.img_size} pixels"
+    steps = ["decode ms", "augment ms", "collate ms"]
+    return _table([title, "images/s", "ours / it", *steps], lines, left=1)
+
+
+def write_json(
+    results: Sequence[NormResult | ModelResult | MaeResult | DiagnosticsResult | DataResult],
+    path: Path,
+) -> None:
     """The results and what they were measured on."""
     record = {"environment": environment_record(), "results": [asdict(r) for r in results]}
     path.parent.mkdir(parents=True, exist_ok=True)

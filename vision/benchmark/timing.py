@@ -27,6 +27,14 @@ def median_times(
         from triton.testing import do_bench
 
         return {name: do_bench(f, return_mode="median") / 1e3 for name, f in work.items()}
+    times = alternate(work, rounds, after_round)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def alternate(
+    work: Mapping[str, Work], rounds: int, after_round: Callable[[], None] = lambda: None
+) -> dict[str, list[float]]:
+    """Seconds of each function in each of `rounds` rounds, on the CPU: see `median_times`."""
     times: dict[str, list[float]] = {name: [] for name in work}
     names = list(work)
     for number in range(rounds + 1):
@@ -37,4 +45,4 @@ def median_times(
             if number:
                 times[name].append(time.perf_counter() - start)
         after_round()
-    return {name: statistics.median(values) for name, values in times.items()}
+    return times

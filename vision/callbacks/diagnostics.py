@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from vision.callbacks.metrics_csv import MetricsCSV
 from vision.norms.base import Norm
@@ -32,7 +33,7 @@ class NormDiagnostics(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Hook the norms where the step is due; of an accumulated batch the last part counts."""
-        if trainer.global_step % self.every_n_steps == 0 and trainer.is_global_zero:
+        if trainer.global_step % self.every_n_steps == 0:  # norms of sharded weights take all
             for name, norm in _norms(pl_module.get_submodule("model")):
                 self._hooks.append(norm.register_forward_hook(partial(self._look, name)))
 
@@ -44,9 +45,9 @@ class NormDiagnostics(pl.Callback):
             return
         for name, norm in _norms(pl_module.get_submodule("model")):
             for key, parameter in norm.named_parameters(recurse=False):
-                self._figures[f"{name}/norm_{key}"] = parameter.detach().norm()
+                self._figures[f"{name}/norm_{key}"] = _norm_of(parameter.detach())
                 if parameter.grad is not None:
-                    self._figures[f"{name}/grad_norm_{key}"] = parameter.grad.norm()
+                    self._figures[f"{name}/grad_norm_{key}"] = _norm_of(parameter.grad)
         values = torch.stack([v.float() for v in self._figures.values()]).tolist()  # waits once
         self.table.log_metrics(dict(zip(self._figures, values, strict=True)), trainer.global_step)
         self._figures.clear()
@@ -80,6 +81,11 @@ class NormDiagnostics(pl.Callback):
         if isinstance(norm, Norm):
             for key, value in norm.diagnose(x).items():
                 self._figures[f"{name}/{key}"] = value
+
+
+def _norm_of(tensor: Tensor) -> Tensor:
+    norm = tensor.norm()
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def _norms(model: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -10,8 +10,8 @@ import torch
 
 from vision.config import Config
 from vision.datasets.seeding import preserved
-from vision.fid.compute import Options, compute, measure_real
 from vision.fid.extractors import open_extractor
+from vision.fid.figures import Options, compute, measure_real
 from vision.fid.open import Given
 from vision.fid.sources import DataSource, PipelineSource
 from vision.run import write_json
@@ -61,7 +61,7 @@ class GenerationMetrics(pl.Callback):
     def _judge(self, trainer: pl.Trainer, task: DiTTask) -> None:
         self._last = trainer.global_step
         device_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        with preserved():
+        with preserved(), task.whole_weights():
             result = self.compare(task)
         if device_states:
             torch.cuda.set_rng_state_all(device_states)

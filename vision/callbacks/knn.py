@@ -33,7 +33,8 @@ class KnnAccuracy(pl.Callback):
             return
         training = pl_module.training
         pl_module.eval()
-        value = self._accuracy(trainer, pl_module)
+        with pl_module.whole_weights():  # type: ignore[operator]
+            value = self._accuracy(trainer, pl_module)
         pl_module.train(training)
         for logger in trainer.loggers:
             logger.log_metrics({"val/knn_top1": value}, step=0)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
+
+from vision.files import written
 
 
 class MetricsCSV(Logger):
@@ -53,12 +54,10 @@ class MetricsCSV(Logger):
         if not self.rows:
             return
         columns = sorted({key for row in self.rows.values() for key in row})
-        temporary = self.path.with_suffix(".csv.tmp")
-        with temporary.open("w", newline="") as file:
+        with written(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, ["step", *columns])
             writer.writeheader()
             writer.writerows({"step": step, **row} for step, row in sorted(self.rows.items()))
-        os.replace(temporary, self.path)
 
     def finalize(self, status: str) -> None:
         """Write what is left, after success as after a failure."""

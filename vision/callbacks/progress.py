@@ -41,6 +41,40 @@ class Throughput(pl.Callback):
             self._images, self._since = 0, now
 
 
+class DataWait(pl.Callback):
+    """Logs `train/data_wait_percent`: how much of the time it was the data that was waited for.
+
+    Per cent of the time between two logged steps that a process stood still until the loader had a
+    batch for it; the largest of all processes, since the others wait for that one.
+    """
+
+    def __init__(self, every_n_steps: int) -> None:
+        self.every_n_steps = every_n_steps
+        self._since: tuple[float, float] | None = None
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave validation and checkpoints out of the measurement."""
+        self._since = None
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Log; the first batch only starts the clock, for workers start before it."""
+        waited = trainer.train_dataloader.waited  # type: ignore[union-attr]
+        now = time.perf_counter()
+        if self._since is None:
+            self._since = now, waited
+        elif batch_idx % self.every_n_steps == 0 or trainer.is_last_batch:
+            percent = 100 * (waited - self._since[1]) / max(now - self._since[0], 1e-9)
+            pl_module.log("train/data_wait_percent", percent, sync_dist=True, reduce_fx="max")
+            self._since = now, waited
+
+
 class EpochLine(pl.Callback):
     """Prints one line per epoch, which stays when the progress bar has gone.
 

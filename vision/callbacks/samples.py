@@ -38,9 +38,14 @@ class SampleGrid(pl.Callback):
     ) -> None:
         """Sample where the step is due; of an accumulated batch the last part counts."""
         step = trainer.global_step
-        if step % self.every_n_steps or step in (0, self._last) or not trainer.is_global_zero:
+        if step % self.every_n_steps or step in (0, self._last):
             return
         self._last = step
+        with pl_module.whole_weights():  # type: ignore[operator]
+            if trainer.is_global_zero:
+                self._write(trainer, pl_module, step)
+
+    def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int) -> None:
         with preserved():
             grid = self.picture(pl_module)  # type: ignore[arg-type]
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vision.config.devices import check_devices
 from vision.config.load import nearest
 from vision.config.schema import Config
 from vision.datasets.check import check_data
@@ -66,9 +67,16 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
 
 def check_config(config: Config) -> None:
     """Raise ValueError (or FileNotFoundError) naming key, value, expectation and fix."""
+    check_settings(config)
+    check_data(config.data)
+
+
+def check_settings(config: Config) -> None:
+    """As `check_config`, but for the data, which a plan does without."""
     _check_numbers(config)
     _check_norm(config)
     _check_diagnostics(config)
+    check_devices(config)
     _check_evaluation(config)
     if config.task == "dit":
         _check_dit(config)
@@ -76,7 +84,6 @@ def check_config(config: Config) -> None:
         _check_model(config)
     if config.task == "mae":
         _check_mae(config)
-    check_data(config.data)
 
 
 def timm_model_names() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import typing
@@ -10,10 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vision.config.load import ConfigError, nearest, read_file, read_override
+from vision.config.load import ConfigError, nearest
+from vision.config.read import read_files, read_override, reject_resolvers
 from vision.files import written
 
 
@@ -59,16 +62,24 @@ def load_compare(file: str | os.PathLike, overrides: Sequence[str] = ()) -> Comp
     """The comparison described by `file`; `name` defaults to its stem. Raises ConfigError."""
     merged = OmegaConf.structured(CompareConfig)
     merged.name = Path(file).stem
-    for source in [*read_file(Path(file)), *(read_override(text) for text in overrides)]:
-        for task in (source.tree.get("tasks") or {}).values():
-            if isinstance(task, dict) and "configs" in task and Path(source.label).is_file():
+    for source in [*read_files([file]), *(read_override(text) for text in overrides)]:
+        reject_resolvers(source.label, source.tree, "")
+        tasks = source.tree.get("tasks")
+        for task in tasks.values() if isinstance(tasks, dict) else ():
+            configs = task.get("configs") if isinstance(task, dict) else None
+            if isinstance(configs, list) and Path(source.label).is_file():
                 home = Path(source.label).parent
-                task["configs"] = [os.path.normpath(home / str(c)) for c in task["configs"]]
+                task["configs"] = [os.path.normpath(home / str(c)) for c in configs]
         try:
             merged = OmegaConf.merge(merged, source.tree)
         except OmegaConfBaseException as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(f"{source.label}: {error.full_key}: {reason}") from None
+        except TypeError:  # OmegaConf's, without the key
+            raise ConfigError(
+                f"{source.label}: expected mappings at norms, tasks and each of them, and lists at "
+                "seeds, configs and overrides; one is the other"
+            ) from None
     config = typing.cast(CompareConfig, OmegaConf.to_object(merged))
     _check(config, str(file))
     return config
@@ -105,12 +116,14 @@ def needed(grid: TaskGrid) -> dict[str, str]:
 
 def _cell(config: CompareConfig, task: str, norm: str, seed: int) -> Cell:
     root, grid, name = compare_directory(config), config.tasks[task], f"{norm}_seed{seed}"
-    options = ", ".join(f"{key}: {value}" for key, value in config.norms[norm].items())
+    options = yaml.safe_dump(
+        config.norms[norm], default_flow_style=True, sort_keys=False, width=math.inf
+    ).strip()
     arguments = [
         *grid.configs,
         *grid.overrides,
         f"norm.name={norm}",
-        f"norm.options={{{options}}}",
+        f"norm.options={options}",
         f"seed={seed}",
         f"output_dir={root / task}",
         f"name={name}",

@@ -54,7 +54,8 @@ class AugmentConfig:
 class DataConfig:
     """Where images come from and how they are read."""
 
-    # digits, folder, tar, wds, hfds/NAME (Hugging Face) or torch/NAME (torchvision)
+    # digits, folder, tar, wds, hfds/NAME or hfids/NAME (Hugging Face, whole or streamed) or
+    # torch/NAME (torchvision)
     name: str = "digits"
     root: str | None = None  # folder, tar file or cache folder; digits needs none
     train_split: str = "train"
@@ -172,7 +173,8 @@ class TrainerConfig:
     accelerator: str = "auto"
     devices: int = 1
     num_nodes: int = 1
-    strategy: str = "auto"
+    strategy: str = "auto"  # auto, ddp (or another ddp_* of Lightning), fsdp: sharded weights
+    sharded_checkpoint: bool = False  # fsdp: a folder with a file per process instead of one file
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"] = "auto"
     compile: bool = False  # torch.compile the model
     val_every_n_epochs: int = 1

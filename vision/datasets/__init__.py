@@ -17,7 +17,6 @@ _HOMES = {
     "corrupt_line": "dataset",
     "derive_seed": "seeding",
     "open_reader": "readers",
-    "seeded": "seeding",
     "split_batch": "sampler",
 }
 __all__ = sorted(_HOMES)

@@ -30,9 +30,10 @@ TORCH_NAMES = (
     "image_folder",
 )
 _NAMES = (
-    *("digits", "folder", "tar", "wds", "latents", "hfds/NAME"),
+    *("digits", "folder", "tar", "wds", "latents", "hfds/NAME", "hfids/NAME"),
     *(f"torch/{name}" for name in TORCH_NAMES),
 )
+_HUGGING_FACE = ("hfds", "hfids")  # loaded as a whole, and streamed
 _NO_DOWNLOAD = ("torch/imagenet", "torch/image_folder")
 DIGITS_SPLITS = ("train", "validation", "test")
 
@@ -63,15 +64,20 @@ def check_data(config: DataConfig) -> None:
 def _check_name(config: DataConfig) -> None:
     name = config.name
     prefix, _, rest = name.partition("/")
-    if name not in _NAMES and not (prefix == "hfds" and rest and rest != "NAME"):
+    if name not in _NAMES and not (prefix in _HUGGING_FACE and rest not in ("", "NAME")):
         raise ValueError(
             f"data.name = {name!r}: no such data set; {nearest(name, _NAMES)}; use folder with "
             "data.root for images of your own"
         )
-    package = {"hfds": ("datasets", "datasets"), "digits": ("sklearn", "scikit-learn")}.get(prefix)
-    if package is not None and importlib.util.find_spec(package[0]) is None:
+    module, package = {"digits": ("sklearn", "scikit-learn")}.get(prefix, ("datasets", "datasets"))
+    if prefix in ("digits", *_HUGGING_FACE) and importlib.util.find_spec(module) is None:
         raise ValueError(
-            f"data.name = {name!r}: needs the package {package[1]}; pip install {package[1]}"
+            f"data.name = {name!r}: needs the package {package}; pip install {package}"
+        )
+    if prefix == "hfids" and config.train_fraction < 1:
+        raise ValueError(
+            f"data.train_fraction = {config.train_fraction}: a stream is read whole, and so is no "
+            "place to choose images from; use hfds/NAME"
         )
     if config.download and (prefix != "torch" or name in _NO_DOWNLOAD):
         raise ValueError(
@@ -106,7 +112,7 @@ def _check_ranges(config: DataConfig) -> None:
 
 
 def _check_root(config: DataConfig) -> None:
-    if config.name == "digits" or config.name.startswith("hfds/"):
+    if config.name == "digits" or config.name.partition("/")[0] in _HUGGING_FACE:
         return  # in scikit-learn; root is at most a cache folder
     if config.root is None:
         raise ValueError(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import functools
+import signal
+from collections.abc import Iterable
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from vision.config.schema import DataConfig
 from vision.datasets.check import check_data
 from vision.datasets.dataset import ImageDataset, Sample, collate
+from vision.datasets.fetch import FetchedDataset, FetchingSampler
 from vision.datasets.latent_dataset import LatentDataset
+from vision.datasets.loader import ResumableLoader
 from vision.datasets.readers import Reader, open_reader
 from vision.datasets.sampler import (
     Draw,
@@ -24,20 +28,6 @@ from vision.datasets.sampler import (
 from vision.datasets.splits import config_splits, split_key
 from vision.datasets.subset import RelabelledReader, SubsetReader, choose_fraction
 from vision.datasets.transforms import Transform, eval_transform, train_transform
-
-
-class ResumableLoader(DataLoader[Sample]):
-    """Yields `Batch`es; its sampler finds its place by itself, so there is no state to keep.
-
-    Lightning warns on resuming unless a loader has these two methods.
-    """
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing: see `GlobalBatchSampler`."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to load."""
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -152,7 +142,7 @@ class ImageDataModule(pl.LightningDataModule):
         rank, world_size = self._rank_and_world()
         _, accumulate = self._split(world_size)
         dataset = self._dataset(self.config.train_split, self._train_transform, training=True)
-        sampler = GlobalBatchSampler(
+        sampler: Sampler[Any] = GlobalBatchSampler(
             len(dataset),
             self.batch_size_total,
             seed=self.seed,
@@ -160,7 +150,10 @@ class ImageDataModule(pl.LightningDataModule):
             rank=rank,
             world_size=world_size,
             accumulate=accumulate,
+            shard_sizes=_shard_sizes(dataset.reader),
         )
+        if _shard_sizes(dataset.reader) is not None:
+            sampler = FetchingSampler(sampler, dataset.reader)
         return ResumableLoader(dataset, batch_sampler=sampler, **self._loader_options())
 
     def val_dataloader(self) -> DataLoader[Sample]:
@@ -182,22 +175,17 @@ class ImageDataModule(pl.LightningDataModule):
     def ordered_loader(self, split: str, indices: range) -> DataLoader[Sample]:
         """Loader for some images of a split, in order, as for evaluation."""
         dataset = self._dataset(split, self._eval_transform, training=False)
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size_total,
-            sampler=[Draw(0, index) for index in indices],
-            **{**self._loader_options(), "persistent_workers": False},
-        )
+        draws = [Draw(0, index) for index in indices]
+        options = {**self._loader_options(), "persistent_workers": False}
+        return DataLoader(dataset, **_in_order(dataset, draws, self.batch_size_total), **options)
 
     def _eval_dataloader(self, split: str) -> DataLoader[Sample]:
         rank, world_size = self._rank_and_world()
         dataset = self._dataset(split, self._eval_transform, training=False)
-        return DataLoader(
-            dataset,
-            batch_size=self.eval_batch_size or self._split(world_size)[0],
-            sampler=EvalSampler(len(dataset), rank, world_size),
-            **self._loader_options(),
-        )
+        batch_size = self.eval_batch_size or self._split(world_size)[0]
+        sampler = EvalSampler(len(dataset), rank, world_size)
+        order = _in_order(dataset, sampler, batch_size)
+        return DataLoader(dataset, **order, **self._loader_options())
 
     def _dataset(
         self, split: str, transform: Transform | None, training: bool
@@ -205,8 +193,10 @@ class ImageDataModule(pl.LightningDataModule):
         if transform is None:
             hflip = self.config.augment.hflip if training else 0.0
             return LatentDataset(self._reader(split), self.seed, hflip)
-        return ImageDataset(
-            self._reader(split),
+        reader = self._reader(split)
+        kind = ImageDataset if _shard_sizes(reader) is None else FetchedDataset
+        return kind(
+            reader,
             transform,
             seed=self.seed,
             mode="L" if self.config.in_chans == 1 else "RGB",
@@ -225,6 +215,7 @@ class ImageDataModule(pl.LightningDataModule):
             "collate_fn": functools.partial(collate, shape=(self.config.in_chans, size, size)),
             # else each pass over a loader draws from the global generator of the model
             "generator": torch.Generator(),
+            "worker_init_fn": None if self.trainer is None else _leave_signals,
         }
 
     def _reader(self, split: str) -> Reader:
@@ -262,6 +253,26 @@ class ImageDataModule(pl.LightningDataModule):
                     f"images of class {highest}, counted from 0; set data.num_classes to "
                     f"{highest + 1} or more"
                 )
+
+
+def _leave_signals(worker: int) -> None:
+    """A scheduler that stops a job tells every process; the one that trains ends its workers."""
+    for kind in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(kind, signal.SIG_IGN)
+
+
+def _shard_sizes(reader: Reader) -> list[int] | None:
+    return getattr(reader, "shard_sizes", None)
+
+
+def _in_order(
+    dataset: ImageDataset | LatentDataset, draws: Iterable[Draw], batch_size: int
+) -> dict[str, Any]:
+    """A loader's options for `draws`, none left out."""
+    if _shard_sizes(dataset.reader) is None:
+        return {"sampler": draws, "batch_size": batch_size}
+    batches: Sampler[Any] = BatchSampler(draws, batch_size, drop_last=False)  # type: ignore[arg-type]
+    return {"batch_sampler": FetchingSampler(batches, dataset.reader)}
 
 
 def _with_classes(

@@ -6,7 +6,7 @@ import re
 import struct
 import zlib
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 import torch
 from PIL import Image
@@ -107,10 +107,14 @@ class ImageDataset(Dataset[Sample]):
         with preserved():  # timm's transforms draw from global generators
             return [self._load(draw) for draw in draws]
 
+    def open(self, index: int) -> tuple[IO[bytes] | Image.Image, int]:
+        """What the reader has for `index`."""
+        return self.reader[index]
+
     def _load(self, draw: Draw) -> Sample:
         index, skipped = draw.index, 0
         try:
-            image, target = self._read(index)
+            image, target = self.read(index)
         except CorruptImageError as error:
             if self.on_corrupt == "stop":
                 raise
@@ -122,13 +126,17 @@ class ImageDataset(Dataset[Sample]):
         seed_globals(self.seed, "image", draw.epoch, draw.index)
         return Sample(self.transform(image), target, index, skipped)
 
-    def _read(self, index: int) -> tuple[Image.Image, int]:
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        """(decoded image, class). Raises CorruptImageError."""
         try:
-            file, target = self.reader[index]
+            file, target = self.open(index)
             if isinstance(file, Image.Image):
                 return file.convert(self.mode), int(target)
             with file, Image.open(file) as image:
-                return image.convert(self.mode), int(target)  # decodes all of it
+                image.load()  # decodes all of it
+                # convert() copies even where there is nothing to convert
+                same = image.mode == self.mode
+                return image if same else image.convert(self.mode), int(target)
         except _DECODE_ERRORS as error:
             raise CorruptImageError.of(self.reader.filename(index), error) from error
 
@@ -139,7 +147,7 @@ class ImageDataset(Dataset[Sample]):
         for skipped in range(1, most):
             other = (index + skipped) % len(self)
             try:
-                return *self._read(other), other, skipped
+                return *self.read(other), other, skipped
             except CorruptImageError:
                 continue
         first = str(error).partition("; remove it")[0].removeprefix("cannot read image ")

@@ -13,13 +13,18 @@ from timm.data.readers.reader_image_folder import ReaderImageFolder
 
 from vision.config.schema import DataConfig
 from vision.datasets.digits import DigitsReader
+from vision.datasets.hugging_face import HuggingFaceReader
 from vision.datasets.latents import LatentReader
-from vision.datasets.splits import canonical, find_folder, find_shards, find_tar, no_split, synonyms
+from vision.datasets.splits import canonical, find_folder, find_shards, find_tar
+from vision.datasets.stream import HuggingFaceStream
 from vision.datasets.tars import ClassTarReader, WebDatasetReader
 
 
 class Reader(Protocol):
-    """Images by index. Does not decode, or at most what the library behind it insists on."""
+    """Images by index. Does not decode, or at most what the library behind it insists on.
+
+    One that has an attribute `shard_sizes` is fast only in the order of those shards.
+    """
 
     @property
     def class_names(self) -> list[str] | None:
@@ -60,6 +65,8 @@ def open_reader(config: DataConfig, split: str) -> Reader:
         return LatentReader(config, split)
     if kind == "hfds":
         return HuggingFaceReader(config, name, split)
+    if kind == "hfids":
+        return HuggingFaceStream(config, name, split)
     return TorchvisionReader(config, name, split)
 
 
@@ -90,48 +97,6 @@ class FolderReader:
     def filename(self, index: int) -> str:
         """Absolute path."""
         return self._reader.filename(index, absolute=True)
-
-
-class HuggingFaceReader:
-    """A Hugging Face data set with an image and a class column (timm's ReaderHfds).
-
-    `name` is a data set of the hub or a local folder (of parquet files, or an imagefolder).
-    """
-
-    def __init__(self, config: DataConfig, name: str, split: str) -> None:
-        # imports `datasets`, which is an optional package
-        from timm.data.readers.reader_hfds import ReaderHfds
-
-        if name.startswith("~"):
-            name = str(Path(name).expanduser())
-        found, features = _load_hugging_face(config, name, split)
-        image = _column(features, "image", "Image", config.name)
-        label = _column(features, "label", "ClassLabel", config.name)
-        self._name = f"{config.name}[{found}]"
-        self._reader = ReaderHfds(
-            name, root=config.root, split=found, input_key=image, target_key=label
-        )
-        self.class_names: list[str] | None = list(self._reader.class_to_idx) or None
-        labels = np.asarray(self._reader.dataset.with_format("numpy")[label][:])
-        if not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError(
-                f"data.name = {config.name!r}: column {label!r} holds {labels.dtype}, expected "
-                "class numbers or ClassLabel; convert it with class_encode_column()"
-            )
-        self.labels: list[int] | None = labels.tolist()
-
-    def __len__(self) -> int:
-        return len(self._reader)
-
-    def __getitem__(self, index: int) -> tuple[IO[bytes], int]:
-        """(encoded image, class)."""
-        image, label = self._reader[index]
-        return image, int(label)
-
-    def filename(self, index: int) -> str:
-        """Data set, row, and the path that the data set keeps for it, if any."""
-        path = self._reader.filename(index)
-        return f"{self._name} row {index}" + (f" ({path})" if path else "")
 
 
 class TorchvisionReader:
@@ -196,39 +161,3 @@ def _create_torchvision(config: DataConfig, name: str, root: str, split: str) ->
             f"data.root = {config.root!r}: no readable {config.name} there for split {split!r} "
             f"({reason}); {fix}"
         ) from error
-
-
-def _load_hugging_face(config: DataConfig, name: str, split: str) -> tuple[str, dict[str, Any]]:
-    import datasets
-
-    reason = ""
-    for candidate in synonyms(split):
-        try:
-            data = datasets.load_dataset(name, split=candidate, cache_dir=config.root)
-            return candidate, dict(data.features)
-        except ValueError as error:
-            reason = " ".join(str(error).split())
-            if "nknown split" not in reason:
-                break
-        except (OSError, datasets.exceptions.DatasetsError) as error:
-            reason = " ".join(str(error).split())
-            break
-    if "nknown split" in reason:
-        listed = reason.rpartition("one of ")[2].strip(" .[]").replace("'", "")
-        raise FileNotFoundError(no_split(config, split, [listed], "a split of the data set"))
-    raise FileNotFoundError(
-        f"data.name = {config.name!r}: Hugging Face datasets cannot load {name!r} ({reason}); "
-        "expected hfds/ORGANISATION/NAME of the hub, or hfds/FOLDER with parquet files or images"
-    )
-
-
-def _column(features: dict[str, Any], usual: str, kind: str, name: str) -> str:
-    if usual in features:
-        return usual
-    fitting = [key for key, feature in features.items() if type(feature).__name__ == kind]
-    if len(fitting) == 1:
-        return fitting[0]
-    raise ValueError(
-        f"data.name = {name!r}: expected a column {usual!r}, or just one of type {kind}; it has "
-        f"{', '.join(f'{key}: {type(f).__name__}' for key, f in features.items())}; rename one"
-    )

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from torch.utils.data import Sampler
 
 from vision.datasets.seeding import derive_seed
+
+BLOCK = 256  # rows of a shard that are read together and shuffled among themselves
+_MOST_LANES = 32  # places of such data that a batch is drawn from
 
 
 class Draw(NamedTuple):
@@ -27,6 +32,9 @@ class GlobalBatchSampler(Sampler[list[Draw]]):
 
     `batches_done` tells how many micro-batches this rank has trained in the whole run; iterating
     yields the rest of the epoch that it falls into, so nobody has to set an epoch.
+
+    `shard_sizes`: images are best read in the order of shards of these sizes (`shard_order`);
+    None: in any order.
     """
 
     def __init__(
@@ -39,6 +47,7 @@ class GlobalBatchSampler(Sampler[list[Draw]]):
         rank: int = 0,
         world_size: int = 1,
         accumulate: int = 1,
+        shard_sizes: Sequence[int] | None = None,
     ) -> None:
         if batch_size_total % (world_size * accumulate):
             raise ValueError(
@@ -53,6 +62,7 @@ class GlobalBatchSampler(Sampler[list[Draw]]):
         self.rank = rank
         self.world_size = world_size
         self.accumulate = accumulate
+        self.shard_sizes = shard_sizes
 
     def __len__(self) -> int:
         """Micro-batches per epoch and rank."""
@@ -61,7 +71,10 @@ class GlobalBatchSampler(Sampler[list[Draw]]):
     def __iter__(self) -> Iterator[list[Draw]]:
         epoch, offset = divmod(self.batches_done(), len(self))
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
-        order = torch.randperm(self.length, generator=generator)  # [length]
+        if self.shard_sizes is None:
+            order = torch.randperm(self.length, generator=generator)  # [length]
+        else:
+            order = shard_order(self.shard_sizes, self.batch_size_total, generator)
         size = self.batch_size_total // (self.world_size * self.accumulate)
         for batch in range(offset, len(self)):
             # (batch * world_size) counts slices of all ranks from the start of the epoch; as
@@ -70,14 +83,36 @@ class GlobalBatchSampler(Sampler[list[Draw]]):
             yield [Draw(epoch, index) for index in order[start : start + size].tolist()]
 
 
+def shard_order(
+    shard_sizes: Sequence[int], batch_size_total: int, generator: torch.Generator
+) -> Tensor:
+    """Indices for full batches, [steps * batch_size_total]: random, but nearly in reading order.
+
+    Shards follow each other in random order, and so do the rows within each block of `BLOCK` rows.
+    This sequence is cut into up to 32 lanes of equal length, which are read side by side: each
+    gives the same number of neighbouring rows to every batch, always in the same place of it. So
+    one of several ranks reads whole lanes, if their number divides that of the lanes.
+    """
+    ends = list(itertools.accumulate(shard_sizes))
+    blocks: list[Tensor] = []
+    for shard in torch.randperm(len(ends), generator=generator).tolist():
+        rows = torch.arange(ends[shard] - shard_sizes[shard], ends[shard])
+        for block in rows.split(BLOCK):
+            blocks.append(block[torch.randperm(len(block), generator=generator)])
+    steps = ends[-1] // batch_size_total
+    lanes = max(n for n in range(1, _MOST_LANES + 1) if batch_size_total % n == 0)
+    sequence = torch.cat(blocks)[: steps * batch_size_total]
+    return sequence.view(lanes, steps, -1).transpose(0, 1).reshape(-1)
+
+
 class EvalSampler(Sampler[Draw]):
-    """Every index once over all ranks: rank r takes r, r + world_size, ... and nothing is padded.
+    """Every index once over all ranks: each takes its part of all, in order; nothing is padded.
 
     Ranks may differ by one image, so what is gathered from them has to be sums, not means.
     """
 
     def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:
-        self.indices = range(rank, length, world_size)
+        self.indices = range(length * rank // world_size, length * (rank + 1) // world_size)
 
     def __len__(self) -> int:
         return len(self.indices)

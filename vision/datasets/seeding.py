@@ -42,11 +42,3 @@ def preserved() -> Iterator[None]:
         random.setstate(states[0])
         np.random.set_state(states[1])
         torch.set_rng_state(states[2])
-
-
-@contextmanager
-def seeded(*keys: int | str) -> Iterator[None]:
-    """Draw inside as the keys say, and leave the global generators as they were."""
-    with preserved():
-        seed_globals(*keys)
-        yield

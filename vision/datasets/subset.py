@@ -46,6 +46,9 @@ class RelabelledReader:
         number = {name: i for i, name in enumerate(class_names)}
         self._numbers = [number[name] for name in reader.class_names or []]
         self.class_names: list[str] | None = class_names
+        sizes = getattr(reader, "shard_sizes", None)
+        if sizes is not None:
+            self.shard_sizes = sizes
         self.labels = None
         if reader.labels is not None:
             self.labels = [self._numbers[label] for label in reader.labels]

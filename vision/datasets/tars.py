@@ -6,12 +6,15 @@ import io
 import os
 import tarfile
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 from timm.utils.misc import natural_key
 
+from vision.datasets.index_cache import Arrays, cached_index
 from vision.datasets.splits import synonyms
 
 _WDS_IMAGES = ("jpg", "jpeg", "png", "webp", "ppm", "bmp")
@@ -50,26 +53,49 @@ class TarFiles:
 
 
 class _TarReader:
-    """What both kinds share once their members and labels are known."""
+    """What both kinds share once their members and labels are known.
+
+    `index` has arrays `tar` [N] (which of `tars`), `name` [N] (UTF-8), `offset`, `size` and `label`
+    [N] int64. An object per image would take ten times the memory, in each worker once more.
+    """
 
     class_names: list[str] | None = None
 
-    def __init__(self, members: list[Member], labels: list[int]) -> None:
-        self.members = members
-        self.labels = labels
+    def __init__(self, tars: Sequence[str], index: Arrays) -> None:
+        self.tars = list(tars)
+        self.labels: list[int] = index["label"].tolist()
+        self._index = index
         self._files = TarFiles()
 
     def __len__(self) -> int:
-        return len(self.members)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[io.BytesIO, int]:
         """(encoded image, class)."""
-        return self._files.read(self.members[index]), self.labels[index]
+        return self._files.read(self._member(index)), self.labels[index]
 
     def filename(self, index: int) -> str:
         """tar file and member."""
-        member = self.members[index]
+        member = self._member(index)
         return f"{member.tar}:{member.name}"
+
+    def _member(self, index: int) -> Member:
+        row = {key: values[index] for key, values in self._index.items()}
+        name = bytes(row["name"]).decode("utf-8", "surrogateescape")
+        return Member(self.tars[row["tar"]], name, int(row["offset"]), int(row["size"]))
+
+
+def _columns(tars: Sequence[str], members: Sequence[tuple[Member, int]]) -> Arrays:
+    """Members and their labels as the arrays of `_TarReader`."""
+    number = {tar: i for i, tar in enumerate(tars)}
+    names = [member.name.encode("utf-8", "surrogateescape") for member, _ in members]
+    return {
+        "tar": np.array([number[member.tar] for member, _ in members], np.int64),
+        "name": np.array(names, np.bytes_),
+        "offset": np.array([member.offset for member, _ in members], np.int64),
+        "size": np.array([member.size for member, _ in members], np.int64),
+        "label": np.array([label for _, label in members], np.int64),
+    }
 
 
 class ClassTarReader(_TarReader):
@@ -111,37 +137,44 @@ class ClassTarReader(_TarReader):
                 f"{split!r}); expected {split}/CLASS/IMAGE in it, or a folder with {split}.tar"
             )
         entries.sort(key=lambda e: (natural_key(e[0].tar), natural_key(e[0].name)))
-        super().__init__([member for member, _ in entries], [label for _, label in entries])
+        tars = list(dict.fromkeys(member.tar for member, _ in entries))
+        super().__init__(tars, _columns(tars, entries))
         self.class_names = names
 
 
 class WebDatasetReader(_TarReader):
     """Local WebDataset shards with KEY.jpg (png, webp, ...) and KEY.cls for each image.
 
-    Shards are indexed once, by reading their headers and labels; samples keep the order of shard
-    names and of the members in each. timm's reader streams, and what it yields depends on the
-    number of workers.
+    Shards are indexed once, by reading their headers and labels; the index of a large set is kept
+    for the next start, while names, sizes and times of change of the shards stay the same. Samples
+    keep the order of shard names and of the members in each. timm's reader streams, and what it
+    yields depends on the number of workers.
 
     A file `classes.txt` beside the shards, one name per line, names the classes.
     """
 
     def __init__(self, shards: list[Path]) -> None:
-        members: list[Member] = []
-        labels: list[int] = []
-        for shard in shards:
-            for image, label in _index_shard(shard):
-                members.append(image)
-                labels.append(label)
-        if not members:
+        tars = [str(shard) for shard in shards]
+        states = [shard.stat() for shard in shards]
+        versions = [[state.st_size, state.st_mtime_ns] for state in states]
+        index = cached_index(
+            ["wds", [str(shard.resolve()) for shard in shards], versions],
+            lambda: _join([_columns(tars, _index_shard(shard)) for shard in shards]),
+        )
+        if not len(index["label"]):
             raise FileNotFoundError(
                 f"data.root: no samples in {len(shards)} shards such as {shards[0]}; expected "
                 f"KEY.{_WDS_IMAGES[0]} and KEY.{_WDS_LABEL} for each image"
             )
-        super().__init__(members, labels)
+        super().__init__(tars, index)
         for folder in (shards[0].parent, shards[0].parent.parent):
             if (folder / "classes.txt").is_file():
                 self.class_names = (folder / "classes.txt").read_text("utf-8").splitlines()
                 break
+
+
+def _join(parts: Sequence[Arrays]) -> Arrays:
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 def _index_shard(shard: Path) -> list[tuple[Member, int]]:
@@ -159,6 +192,7 @@ def _index_shard(shard: Path) -> list[tuple[Member, int]]:
                     images[key] = Member(str(shard), info.name, info.offset_data, info.size)
                 elif kind.lower() == _WDS_LABEL:
                     labels[key] = _parse_label(shard, info.name, tar.extractfile(info))
+            _check_end(tar)
     except tarfile.TarError as error:
         raise ValueError(
             f"data.root: {shard} is not an uncompressed, whole tar file ({error}); fetch or write "
@@ -171,6 +205,17 @@ def _index_shard(shard: Path) -> list[tuple[Member, int]]:
             "expected a label file for each image"
         )
     return [(image, labels[key]) for key, image in images.items()]
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Raise ReadError unless a block of zeros follows the last member, as a tar has to end.
+
+    tarfile takes the end of a file, or a damaged header, for the end of the archive.
+    """
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"no end mark at byte {tar.offset}: cut short or damaged")
 
 
 def _parse_label(shard: Path, name: str, file: Any) -> int:

@@ -140,9 +140,9 @@ def discretized_log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor) -> Tens
     return mass.clamp(min=1e-12).log()
 
 
-def drop_labels(labels: Tensor, null: int, share: float) -> Tensor:
-    """`labels` [B] with about `share` of them replaced by `null`; draws from the global state."""
-    return torch.where(torch.rand(labels.shape, device=labels.device) < share, null, labels)
+def drop_labels(labels: Tensor, null: int, share: float, uniform: Tensor) -> Tensor:
+    """`labels` [B], replaced by `null` where `uniform` [B], drawn from 0 to 1, is below `share`."""
+    return torch.where(uniform < share, null, labels)
 
 
 def _normal_cdf(x: Tensor) -> Tensor:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, get_args
 
 import numpy as np
 import torch
-from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from diffusers import (
+    DDPMParallelScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    UniPCMultistepScheduler,
+)
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 from vision.diffusion.objective import BETA_END, BETA_START, NUM_TIMESTEPS, Prediction
@@ -54,7 +61,8 @@ def set_timesteps(
     most = scheduler.config.num_train_timesteps
     if not 1 <= num_inference_steps <= most:
         raise ValueError(f"num_inference_steps = {num_inference_steps}: expected 1 to {most}")
-    if scheduler.config.get("solver_order") == 1:
+    first_order = scheduler.config.get("solver_order") == 1
+    if first_order and isinstance(scheduler, DPMSolverMultistepScheduler):
         even = np.linspace(most - 1, 0, num_inference_steps).round().astype(np.int64)
         scheduler.set_timesteps(timesteps=even.tolist(), device=device)
     else:
@@ -64,4 +72,27 @@ def set_timesteps(
 
 def has_learned_variance(scheduler: SchedulerMixin) -> bool:
     """Whether its step takes the second half of a model's channels."""
+    ancestral = isinstance(scheduler, (DDPMScheduler, DDPMParallelScheduler))
+    return ancestral and _says_learned(scheduler)
+
+
+@contextmanager
+def whole_output(scheduler: SchedulerMixin) -> Iterator[None]:
+    """Let `scheduler.step` use all channels that it is given.
+
+    A solver made by diffusers' `from_config` of a ddpm scheduler inherits its variance_type;
+    diffusers' then cut what the model predicts to three channels, whatever the number.
+    """
+    if has_learned_variance(scheduler) or not _says_learned(scheduler):
+        yield
+        return
+    inherited = scheduler.config["variance_type"]
+    scheduler.register_to_config(variance_type=None)
+    try:
+        yield
+    finally:  # from_config back to ddpm finds it again
+        scheduler.register_to_config(variance_type=inherited)
+
+
+def _says_learned(scheduler: SchedulerMixin) -> bool:
     return scheduler.config.get("variance_type") in ("learned", "learned_range")

@@ -10,6 +10,6 @@ __all__ = ["compute"]
 def __getattr__(name: str) -> Any:
     if name != "compute":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from vision.fid.compute import compute  # imports torch and timm: seconds
+    from vision.fid.figures import compute  # imports torch and timm: seconds
 
     return compute

@@ -14,8 +14,8 @@ from torch import distributed
 
 from vision.config import ConfigError
 from vision.fid.cache import StatisticsCache
-from vision.fid.compute import Options, compute, measure_real
 from vision.fid.extractors import open_extractor
+from vision.fid.figures import Options, compute, measure_real
 from vision.fid.npz import write_measured
 from vision.fid.open import Sampling, open_source
 from vision.run import write_json

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vision.files import written
 from vision.metrics.features import file_hash
 from vision.metrics.statistics import Statistics
 
@@ -105,6 +105,9 @@ def read_measured(path: Path) -> Measured:
     wanted = ("mu", "sigma", "mu_s", "sigma_s", "count", "settings", "features")
     with np.load(path, allow_pickle=False) as file:
         found = {key: file[key] for key in wanted if key in file}
+    for key, entry in found.items():
+        if not isinstance(entry, np.ndarray):  # numpy hands out the bytes of what is none
+            raise ValueError(f"{path}: {key} is no array; write the file again")
     count = int(found["count"]) if "count" in found else None
     pairs = {}
     for mean, cov in (("mu", "sigma"), ("mu_s", "sigma_s")):
@@ -122,7 +125,7 @@ def read_measured(path: Path) -> Measured:
 
 
 def write_measured(path: Path, measured: Measured) -> None:
-    """Write what `read_measured` reads, under a temporary name, then rename."""
+    """Write what `read_measured` reads."""
     content: dict[str, Any] = {"settings": json.dumps(measured.settings, sort_keys=True)}
     pairs = (("mu", "sigma", measured.statistics), ("mu_s", "sigma_s", measured.spatial))
     for mean, cov, statistics in pairs:
@@ -131,10 +134,8 @@ def write_measured(path: Path, measured: Measured) -> None:
     if measured.features is not None:
         content["features"] = measured.features.numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
+    with written(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **content)
-    os.replace(temporary, path)
 
 
 def _names(path: Path) -> set[str]:

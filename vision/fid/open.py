@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from vision.fid.npz import ArraySource, Measured, has_images, has_statistics, read_measured
-from vision.fid.sources import DataSource, FolderSource, PipelineSource, Source
+from vision.fid.sources import DataSource, FolderSource, PipelineSource, Source, TensorSource
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,16 @@ def open_source(
             f"{text}: expected a folder of images, an .npz, a data config (.yaml) or a run"
         )
     return Given(text, FolderSource(path, num_workers))
+
+
+def as_given(images: str | Path | Tensor | Given) -> Given:
+    """What `open_source` reads, a tensor [N, 1 or 3, H, W] uint8, or a set opened before."""
+    if isinstance(images, Given):
+        return images
+    if isinstance(images, Tensor):
+        source = TensorSource(images)
+        return Given(source.name, source)
+    return open_source(str(images))
 
 
 def _open_run(path: Path, sampling: Sampling, device: Any) -> PipelineSource:

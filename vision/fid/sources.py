@@ -116,6 +116,34 @@ class DataSource:
         return digest.hexdigest()
 
 
+class TensorSource:
+    """Images [N, 1 or 3, H, W] uint8 in memory. Raises ValueError for any other tensor."""
+
+    def __init__(self, images: Tensor) -> None:
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise ValueError(
+                f"images: expected uint8 [N, 1 or 3, H, W] from 0 to 255, got "
+                f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
+            )
+        if len(images) == 0:
+            raise ValueError("images: the tensor holds none; expected at least one")
+        self.name = f"tensor of {len(images)} images"
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
+        chosen = torch.as_tensor(list(indices))
+        for part in chosen.split(batch_size):
+            yield self.images[part].expand(-1, 3, -1, -1)
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(f"tensor {list(self.images.shape)}".encode())
+        digest.update(self.images.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
 class PipelineSource:
     """Images that a pipeline generates; image i has class i mod the number of classes."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 class _Found(Exception):
@@ -38,13 +39,23 @@ def nonfinite_module(model: nn.Module, forward: Callable[[], object]) -> str | N
 
 
 def nonfinite_tensor(named: Iterable[tuple[str, Tensor | None]]) -> str | None:
-    """Name of the first tensor with an element that is not finite; waits for the device once."""
-    present = [(name, tensor) for name, tensor in named if tensor is not None]
+    """Name of the first tensor with an element that is not finite; waits for the device once.
+
+    Of sharded tensors each process looks at its part, and all must call: the answer is the same.
+    """
+    present = [(name, tensor.detach()) for name, tensor in named if tensor is not None]
     if not present:
         return None
-    norms = torch.stack(torch._foreach_norm([t.detach() for _, t in present], float("inf")))
-    bad = (~torch.isfinite(norms)).nonzero()
-    return present[int(bad[0])][0] if len(bad) else None
+    sharded = any(isinstance(tensor, DTensor) for _, tensor in present)
+    parts = [t.to_local() if isinstance(t, DTensor) else t for _, t in present]
+    parts = [t if t.numel() else t.new_zeros(1) for t in parts]  # a small one has no part for all
+    bad = ~torch.isfinite(torch.stack(torch._foreach_norm(parts, float("inf"))))
+    if sharded:
+        flags = bad.int()
+        torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+        bad = flags.bool()
+    found = bad.nonzero()
+    return present[int(found[0])][0] if len(found) else None
 
 
 def _tensors(output: Any) -> Iterable[Tensor]:

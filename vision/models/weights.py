@@ -17,7 +17,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from vision.models.archive import check_whole
+from vision.models.archive import check_whole, is_sharded
 from vision.models.mae_weights import with_encoder_prefix, without_decoder
 from vision.norms import norm_parameters
 
@@ -51,8 +51,8 @@ def find_checkpoint(path: str | Path, which: str = "last") -> Path:
     Raises FileNotFoundError.
     """
     path = Path(path)
-    file = path / f"{which}.ckpt" if path.is_dir() else path
-    if not file.is_file():
+    file = path / f"{which}.ckpt" if path.is_dir() and not is_sharded(path) else path
+    if not file.is_file() and not is_sharded(file):
         raise FileNotFoundError(
             f"{file}: no such checkpoint; expected a run directory with {which}.ckpt, or a "
             ".ckpt, .safetensors or .pth file"
@@ -61,7 +61,14 @@ def find_checkpoint(path: str | Path, which: str = "last") -> Path:
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
-    """Everything in `file` (.safetensors: only tensors). Raises ValueError if it is none."""
+    """Everything in `file` (.safetensors: only tensors), or in the folder of a sharded checkpoint.
+
+    Raises ValueError if it is none.
+    """
+    if is_sharded(file):
+        from vision.models.shards import read_sharded  # imports much that few need
+
+        return read_sharded(file)
     check_whole(file)
     try:
         if file.suffix == ".safetensors":
@@ -81,6 +88,15 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{file}: holds {type(content).__name__}, expected a state dict")
     return content
+
+
+def read_step(file: Path) -> int:
+    """At which step a run's checkpoint was saved. Raises ValueError if it is not whole."""
+    if is_sharded(file):
+        from vision.models.shards import read_rest
+
+        return int(read_rest(file)["global_step"])
+    return int(read_checkpoint(file)["global_step"])
 
 
 def state_dict_of(content: dict[str, Any], ema: bool = False) -> dict[str, Tensor]:

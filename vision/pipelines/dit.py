@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, ImagePipe
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from vision.diffusion.samplers import has_learned_variance, set_timesteps
+from vision.diffusion.samplers import has_learned_variance, set_timesteps, whole_output
 from vision.models.dit import DiT
 
 Generators = torch.Generator | list[torch.Generator] | None
@@ -80,7 +80,7 @@ class DiTPipeline(DiffusionPipeline):
             num_inference_steps: Steps, 1 to 1000.
             generator: One for all images, or a list with one per image: then an image does not
                 depend on what else is in the batch.
-            latents: [B, C, H, W] float32 to start from instead of drawn noise.
+            latents: [B, C, H, W] float32, of unit variance, to start from instead of drawn noise.
             guidance_channels: Guide the first so many channels; None: all. The published samples
                 guide 3 of 4.
             guidance_interval: Guide only where timestep/1000 lies within
@@ -106,8 +106,9 @@ class DiTPipeline(DiffusionPipeline):
             latents = randn_tensor(shape, generator, device, torch.float32)
         if tuple(latents.shape) != shape:
             raise ValueError(f"latents: expected shape {shape}, got {tuple(latents.shape)}")
-        x = latents.to(device, torch.float32)
         timesteps = set_timesteps(self.scheduler, num_inference_steps, device)
+        # 1 but for schedulers that count in sigmas, such as Euler's
+        x = latents.to(device, torch.float32) * self.scheduler.init_noise_sigma
         low, high = guidance_interval
         for t in self.progress_bar(timesteps):
             within = low <= float(t) / self.scheduler.config.num_train_timesteps <= high
@@ -162,7 +163,8 @@ class DiTPipeline(DiffusionPipeline):
             output = output[:, : x.shape[1]]
         takes = inspect.signature(self.scheduler.step).parameters
         options = {"generator": generator} if "generator" in takes else {}
-        return self.scheduler.step(output, t, x, return_dict=False, **options)[0]
+        with whole_output(self.scheduler):
+            return self.scheduler.step(output, t, x, return_dict=False, **options)[0]
 
     def _decode(self, x: Tensor) -> Tensor:
         """Pixels from 0 to 1."""

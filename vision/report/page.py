@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from vision.config import Config, load_config
 from vision.config.load import leaf_keys
+from vision.files import written
 from vision.report import pictures
 from vision.report.collect import Comparison
 from vision.report.published import PUBLISHED
@@ -49,9 +50,8 @@ def write_report(comparison: Comparison, target: Path) -> list[Path]:
     paths = []
     for ending, text in texts.items():
         path = target / f"report.{ending}"
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        with written(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
         paths.append(path)
     return paths
 

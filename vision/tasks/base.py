@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,12 +12,13 @@ import pytorch_lightning as pl
 import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, SumMetric
+from torchmetrics import MeanMetric, Metric, SumMetric
 
 from vision.config import Config
 from vision.datasets.dataset import Batch
 from vision.models.finite import nonfinite_module, nonfinite_tensor
 from vision.norms.convert import Conversion
+from vision.strategies import ShardedStrategy, whole_weights
 from vision.tasks.optim import check_optimizer, create_optimizer, create_schedule
 
 
@@ -59,6 +61,7 @@ class TrainingTask(pl.LightningModule):
         # in the checkpoint, so that an epoch resumed in its middle logs the mean over all of it
         self.train_loss.persistent(True)
         self.skipped = SumMetric()
+        self._judging = ExitStack()  # what is entered while it judges
 
     def compute_loss(self, batch: Batch) -> Tensor:
         """Scalar loss of one training batch; random numbers were seeded by `StepSeeding`."""
@@ -76,20 +79,33 @@ class TrainingTask(pl.LightningModule):
         """What this task wants done beside its training; `folder` is the run's directory."""
         return []
 
+    def configure_model(self) -> None:
+        """Split the weights and their average over the processes, where the strategy does that."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ShardedStrategy):
+            strategy.shard(self.model, self.ema and self.ema.module)
+            if self.ema is not None:
+                # they are not split, and cannot be averaged in one call with what is: copied
+                self.ema.exclude_buffers = True
+
+    def whole_weights(self) -> AbstractContextManager[None]:
+        """Inside, each process may compute by itself, whatever the strategy. All must enter."""
+        return whole_weights(self.model, self.ema and self.ema.module)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch, logged, and a stop where it is not finite."""
         loss = self.compute_loss(batch)
-        self.train_loss.update(loss.detach())
-        self.skipped.update(batch.skipped)
         count = len(batch.images)
-        self.log("train/loss_step", loss.detach(), prog_bar=True, batch_size=count)
+        # once per image: a run may resume with batches of another size
+        self.train_loss.update(loss.detach().expand(count))
+        self.skipped.update(batch.skipped)
+        options: dict[str, Any] = {"prog_bar": True, "batch_size": count}
+        self.log("train/loss_step", loss.detach(), sync_dist=True, **options)
         groups = self.trainer.optimizers[0].param_groups
         self.log("train/lr", max(group["lr"] for group in groups), batch_size=count)
         # not at every step: reading the value waits for the device
-        looked_at = batch_idx % self.config.trainer.log_every_n_steps == 0
-        if looked_at and not math.isfinite(value := loss.item()):
-            layer = nonfinite_module(self.model, lambda: self.compute_loss(batch))
-            raise self._diverged(f"the loss is {value}, first seen in {layer or 'the loss'}")
+        if batch_idx % self.config.trainer.log_every_n_steps == 0:
+            self._check_finite(loss.item(), batch)
         if self.trainer.is_last_batch:
             self._log_epoch(count)
         return loss
@@ -101,6 +117,14 @@ class TrainingTask(pl.LightningModule):
             name = nonfinite_tensor((n, p.grad) for n, p in self.model.named_parameters())
             if name is not None:
                 raise self._diverged(f"the gradient of {name} is not finite")
+
+    def _check_finite(self, loss: float, batch: Batch) -> None:
+        """Stop all processes where one of them has a loss that is not finite."""
+        if self.trainer.strategy.reduce_boolean_decision(math.isfinite(loss), all=True):
+            return
+        layer = nonfinite_module(self.model, lambda: self.compute_loss(batch))
+        where = "the loss" if not math.isfinite(loss) else "another process"
+        raise self._diverged(f"the loss is {loss}, first seen in {layer or where}")
 
     def _diverged(self, what: str) -> FloatingPointError:
         rate = max(group["lr"] for group in self.trainer.optimizers[0].param_groups)
@@ -130,6 +154,22 @@ class TrainingTask(pl.LightningModule):
         self.skipped.update(batch.skipped)
         if len(batch.images) > 0:
             self.judge(batch, batch_idx)
+
+    def on_validation_start(self) -> None:
+        """Processes judge different numbers of batches, so each needs the weights."""
+        self._judging.enter_context(self.whole_weights())
+
+    def on_validation_end(self) -> None:
+        """Back to training."""
+        self._judging.close()
+
+    def on_test_start(self) -> None:
+        """As for validation."""
+        self._judging.enter_context(self.whole_weights())
+
+    def on_test_end(self) -> None:
+        """As for validation."""
+        self._judging.close()
 
     def on_validation_epoch_end(self) -> None:
         """Log the figures over the validation split."""
@@ -165,9 +205,25 @@ class TrainingTask(pl.LightningModule):
             self.ema.update(self.model, step=self.global_step + 1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Make a checkpoint tell by itself what it is of."""
+        """Make a checkpoint tell by itself what it is of, and keep sums over all processes."""
+        for name, metric in self._running():
+            with metric.sync_context():
+                checkpoint["state_dict"].update(metric.state_dict(prefix=f"{name}."))
         checkpoint["vision"] = {
             "task": self.config.task,
             "config": dataclasses.asdict(self.config),
             "class_names": self.class_names,
         }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave those sums to the first process."""
+        state = checkpoint["state_dict"]
+        for name, _ in self._running():
+            for key in [key for key in state if key.startswith(f"{name}.")]:
+                if not self.trainer.is_global_zero:
+                    state[key] = torch.zeros_like(state[key])
+
+    def _running(self) -> list[tuple[str, Metric]]:
+        """Figures that checkpoints keep, so that an epoch can be resumed in its middle."""
+        metrics = [(n, m) for n, m in self.named_modules() if isinstance(m, Metric)]
+        return [(name, metric) for name, metric in metrics if any(metric._persistent.values())]

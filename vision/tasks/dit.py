@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -88,10 +89,9 @@ class DiTTask(TrainingTask):
 
     def compute_loss(self, batch: Batch) -> Tensor:
         x0 = batch.images
-        t = torch.randint(self.objective.num_timesteps, (len(x0),), device=x0.device)
-        noise = torch.randn_like(x0)
-        null = len(self.class_names)
-        labels = drop_labels(batch.targets, null, self.config.dit.label_dropout)
+        noise, t, uniform = self._draws(batch, "train", self.current_epoch)
+        null, share = len(self.class_names), self.config.dit.label_dropout
+        labels = drop_labels(batch.targets, null, share, uniform)
         terms = self._terms(self.model, x0, noise, t, labels)
         quarter = t * _QUARTILES // self.objective.num_timesteps
         for i in range(_QUARTILES):
@@ -114,9 +114,8 @@ class DiTTask(TrainingTask):
         return loss
 
     def judge(self, batch: Batch, batch_idx: int) -> None:
-        x0, indices = batch.images, batch.indices.tolist()
-        noise, t = fixed_draws(self.config.seed, indices, x0.shape[1:], self.objective)
-        noise, t = noise.to(x0), t.to(x0.device)
+        x0 = batch.images
+        noise, t, _ = self._draws(batch, "judge")
         models = [(self.model, self.judged)]
         if self.ema is not None:
             models.append((self.ema.module, self.ema_judged))
@@ -156,6 +155,13 @@ class DiTTask(TrainingTask):
         model = self.ema.module if ema and self.ema is not None else self.model
         return make_pipeline(model, self.config, self.class_names, sampler)
 
+    def _draws(self, batch: Batch, *keys: str | int) -> tuple[Tensor, Tensor, Tensor]:
+        """`fixed_draws` of the batch's images, on their device."""
+        x0, indices = batch.images, batch.indices.tolist()
+        draws = fixed_draws((self.config.seed, *keys), indices, x0.shape[1:], self.objective)
+        noise, t, uniform = (values.to(x0.device, non_blocking=True) for values in draws)
+        return noise.to(x0.dtype), t, uniform
+
     def _terms(
         self, model: nn.Module, x0: Tensor, noise: Tensor, t: Tensor, labels: Tensor
     ) -> Terms:
@@ -165,15 +171,21 @@ class DiTTask(TrainingTask):
 
 
 def fixed_draws(
-    seed: int, indices: list[int], shape: torch.Size, objective: DiffusionObjective
-) -> tuple[Tensor, Tensor]:
-    """Noise [B, *shape] and timesteps [B] that belong to the images `indices` of a split."""
-    noise, timesteps = [], []
+    keys: Sequence[str | int], indices: list[int], shape: torch.Size, objective: DiffusionObjective
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Noise [B, *shape], timesteps [B] and uniform numbers [B] of the images `indices` of a split.
+
+    They follow from `keys` and each index alone, and so not from how devices share a batch.
+    """
+    draws = []
+    generator = torch.Generator()
     for index in indices:
-        generator = torch.Generator().manual_seed(derive_seed(seed, "judge", index))
-        noise.append(torch.randn(shape, generator=generator))
-        timesteps.append(torch.randint(objective.num_timesteps, (), generator=generator))
-    return torch.stack(noise), torch.stack(timesteps)
+        generator.manual_seed(derive_seed(*keys, index))
+        noise = torch.randn(shape, generator=generator)
+        t = torch.randint(objective.num_timesteps, (), generator=generator)
+        draws.append((noise, t, torch.rand((), generator=generator)))
+    noises, timesteps, uniforms = (torch.stack(values) for values in zip(*draws, strict=True))
+    return noises, timesteps, uniforms
 
 
 def _means(count: int) -> nn.ModuleList:

@@ -39,8 +39,9 @@ class MAETask(TrainingTask):
         self.judged_loss = MeanMetric(nan_strategy="disable")
 
     def compute_loss(self, batch: Batch) -> Tensor:
-        # the global generator, seeded before each step, draws the masks
-        loss, _, _ = self.model(batch.images, self.config.mae.mask_ratio)
+        noise = self._noise(batch.indices.tolist(), "train", self.current_epoch)
+        noise = noise.to(batch.images.device)
+        loss, _, _ = self.model(batch.images, self.config.mae.mask_ratio, noise)
         return loss
 
     def judge(self, batch: Batch, batch_idx: int) -> None:
@@ -73,12 +74,13 @@ class MAETask(TrainingTask):
             )
         return result
 
-    def _noise(self, indices: list[int]) -> Tensor:
-        """Noise [B, L] of images that depends on the seed and their place in the split alone."""
+    def _noise(self, indices: list[int], *keys: str | int) -> Tensor:
+        """Noise [B, L] of images that depends on seed, keys and their place in the split alone, and
+        so not on how many devices share a batch."""
         length = cast(MAE, self.model).grid ** 2
         generator = torch.Generator()
         rows = []
         for index in indices:
-            generator.manual_seed(derive_seed(self.config.seed, "mask", index))
+            generator.manual_seed(derive_seed(self.config.seed, "mask", *keys, index))
             rows.append(torch.rand(length, generator=generator))
         return torch.stack(rows)

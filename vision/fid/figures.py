@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,13 @@ import timm
 import torch
 import torch_fidelity
 import torchmetrics
+from torch import Tensor
 
 from vision.fid.cache import StatisticsCache
 from vision.fid.extractors import open_extractor
 from vision.fid.measure import Pass, Plan, measure
 from vision.fid.npz import Measured
-from vision.fid.open import Given, open_source
+from vision.fid.open import Given, as_given
 from vision.metrics.features import Extractor
 from vision.metrics.frechet import FrechetReference, jackknife_error, sample_warnings
 from vision.metrics.kid import kernel_distance
@@ -54,8 +56,8 @@ class Options:
 
 
 def compute(
-    real: str | Given,
-    fake: str | Given,
+    real: str | Path | Tensor | Given,
+    fake: str | Path | Tensor | Given,
     extractor: str | Extractor = "inception",
     weights: str | None = None,
     resize: str = "legacy",
@@ -67,7 +69,7 @@ def compute(
     """Compare two sets.
 
     Args:
-        real, fake: As `open_source` reads them, or opened.
+        real, fake: As `open_source` reads them, opened, or images [N, 1 or 3, H, W] uint8.
         extractor: A name (`inception`, `dinov2`, `timm:NAME`, `run:PATH`), or an Extractor.
         weights: File of the extractor's weights.
         resize: "legacy" (TensorFlow's, as published FIDs) or "antialias".
@@ -85,7 +87,7 @@ def compute(
     """
     start = time.perf_counter()
     chosen = Options(**options)
-    real, fake = (open_source(s) if isinstance(s, str) else s for s in (real, fake))
+    real, fake = as_given(real), as_given(fake)
     if isinstance(extractor, str):
         extractor = open_extractor(extractor, weights, resize)
     device = device or torch.accelerator.current_accelerator(check_available=True) or "cpu"

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torch import distributed
 
+import vision.fid
 from vision.datasets.dataset import CorruptImageError
 from vision.fid.cache import StatisticsCache
-from vision.fid.compute import Options, compute, measure_real
+from vision.fid.figures import Options, compute, measure_real
 from vision.fid.npz import read_measured, write_measured
 from vision.fid.open import Given, open_source
 from vision.fid.sources import DataSource
@@ -52,6 +53,21 @@ def test_an_npz_gives_the_figures_of_the_folder_to_the_last_bit(
 ) -> None:
     result = compute(str(home / "real.npz"), str(home / "fake.npz"), extractor, **ALL)
     assert {key: result[key] for key in FIGURES} == {key: figures[key] for key in FIGURES}
+
+
+def test_tensors_give_the_figures_of_the_folders_to_the_last_bit(
+    home: Path, extractor: Extractor, figures: dict
+) -> None:
+    real, fake = (
+        torch.from_numpy(np.load(home / f"{name}.npz")["arr_0"]).permute(0, 3, 1, 2)
+        for name in ("real", "fake")
+    )
+    result = vision.fid.compute(real, fake, extractor, **ALL)
+    assert {key: result[key] for key in FIGURES} == {key: figures[key] for key in FIGURES}
+    assert result["settings"]["fake"]["name"] == f"tensor of {len(fake)} images"
+    for wrong, message in ((real / 255, "got float32"), (real[:, :2], "2, "), (real[:0], "none")):
+        with pytest.raises(ValueError, match=message):
+            compute(wrong, fake, extractor, **ALL)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 200])

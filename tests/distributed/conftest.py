@@ -1,0 +1,138 @@
+"""Small runs of every task in 1, 2 and 4 processes, by every strategy, all of the same recipe."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+ROOT = Path(__file__).parents[2]
+
+# 20 steps in two epochs, the state after step 14 kept as previous.ckpt; nothing drawn per device.
+# Adam divides by the size of a gradient: with its usual eps one that is but rounding would matter
+RECIPE = [
+    "model.embed_dim=48", "model.depth=2", "model.num_heads=3", "model.drop_path_rate=0",
+    "mix.mixup=0", "mix.cutmix=0", "optim.opt=adamw", "optim.eps=1e-3", "optim.lr=5e-3",
+    "optim.warmup_epochs=0.5", "optim.clip_grad=0.5", "ema.decay=0.9", "data.train_fraction=0.26",
+    "data.num_workers=0", "trainer.epochs=2", "trainer.batch_size_total=32",
+    "trainer.accelerator=cpu", "trainer.checkpoint_every_n_steps=14", "trainer.log_every_n_steps=2",
+    "trainer.val_every_n_epochs=1", "trainer.progress_bar=false",
+]  # fmt: skip
+TASKS = {
+    "classify": ["configs/vit_ti_seednorm.yaml", "norm.options.num_heads=4"],
+    "mae": [
+        "configs/mae_ti_seednorm.yaml", "norm.options.num_heads=4", "mae.decoder_embed_dim=32",
+        "mae.decoder_depth=1", "mae.decoder_num_heads=2", "mae.knn_every_n_epochs=1",
+    ],
+    "dit": ["configs/dit_b4_layernorm.yaml", "dit.sample_every_n_steps=10", "dit.sample_steps=2"],
+}  # fmt: skip
+FSDP = ["trainer.strategy=fsdp"]
+SHARDED = [*FSDP, "trainer.sharded_checkpoint=true"]
+DDP = ["trainer.strategy=ddp"]
+# name: task, processes, what differs
+RUNS: dict[str, tuple[str, int, list[str]]] = {
+    "classify_1": ("classify", 1, []),
+    "mae_1": ("mae", 1, []),
+    "dit_1": ("dit", 1, []),
+    "classify_2": ("classify", 2, [*DDP, "trainer.batch_size_device=8"]),
+    "mae_2": ("mae", 2, SHARDED),
+    "dit_2": ("dit", 2, DDP),
+    "classify_4": ("classify", 4, [*FSDP, "trainer.diagnostics_every_n_steps=10"]),
+}
+# name: whose previous.ckpt, processes, what differs
+RESUMED: dict[str, tuple[str, int, list[str]]] = {
+    "mae_2_in_1": ("mae_2", 1, []),
+    "classify_1_in_2": ("classify_1", 2, [*FSDP, "trainer.batch_size_device=4"]),
+}
+
+
+World = Callable[..., str]
+
+
+def arguments(name: str, task: str, world: int, extra: list[str], output: Path) -> list[str]:
+    config, *own = TASKS[task]
+    placed = [f"name={name}", f"output_dir={output}", f"trainer.devices={world}"]
+    return [config, *RECIPE, *own, *extra, *placed]
+
+
+class Server:
+    """`world.py`, started when it is first needed."""
+
+    def __init__(self, environment: dict[str, str], logs: Path) -> None:
+        self.environment = environment
+        self.logs = logs
+        self.process: subprocess.Popen | None = None
+
+    def train(
+        self,
+        size: int,
+        runs: list[list[str]],
+        codes: list[int] | None = None,
+        slurm: bool = False,
+    ) -> str:
+        """Train `runs` (arguments) in `size` processes, which end with `codes`; their output."""
+        if self.process is None:
+            self.process = subprocess.Popen(
+                [sys.executable, "tests/distributed/world.py"], cwd=ROOT, env=self.environment,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+        assert self.process.stdin is not None and self.process.stdout is not None
+        log = f"{len(list(self.logs.iterdir())):03d}"
+        request = {"world": size, "runs": runs, "output": str(self.logs / log), "slurm": slurm}
+        print(json.dumps(request), file=self.process.stdin, flush=True)
+        answer = json.loads(self.process.stdout.readline())
+        told = "\n".join(file.read_text() for file in sorted(self.logs.glob(f"{log}.*")))
+        assert answer == (codes or [0] * size), told
+        return told
+
+    def close(self) -> None:
+        if self.process is not None:
+            self.process.communicate()
+
+
+@pytest.fixture(scope="session")
+def world(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Train a list of runs in some processes; see `Server.train`."""
+    server = Server(environment, tmp_path_factory.mktemp("logs"))
+    yield server.train
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def runs(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of all runs in RUNS and RESUMED, trained once by all of pytest's processes."""
+    base = tmp_path_factory.getbasetemp()
+    output = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "worlds"
+    with FileLock(f"{output}.lock"):
+        if not (output / "done").exists():
+            output.mkdir()
+            train_all(world, output)
+            (output / "done").touch()
+    return output
+
+
+def train_all(world: World, output: Path) -> None:
+    for size in (1, 2, 4):
+        world(size, [arguments(n, t, w, x, output) for n, (t, w, x) in RUNS.items() if w == size])
+    for name, (start, _, _) in RESUMED.items():
+        begin_as(output / start / "previous.ckpt", output / name / "last.ckpt")
+    for size in (1, 2, 4):
+        found = [(n, RUNS[s][0], w, x) for n, (s, w, x) in RESUMED.items() if w == size]
+        world(size, [arguments(*run, output) for run in found])
+
+
+@pytest.fixture(scope="session")
+def make_arguments() -> Callable[..., list[str]]:
+    """Those of `arguments`, for tests that train runs of their own."""
+    return arguments
+
+
+def begin_as(checkpoint: Path, place: Path) -> None:
+    place.parent.mkdir()
+    copy: Callable = shutil.copytree if checkpoint.is_dir() else shutil.copy
+    copy(checkpoint, place)

@@ -1,0 +1,89 @@
+"""Trains in several processes as torchrun would start them, but forked from one that has imported.
+
+A line of JSON in: how many processes, what to train (arguments of tools/train.py, one list per
+run), where their output goes, and whether SLURM is to be what started them. A line out: the exit
+codes.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import matplotlib.pyplot
+import sklearn.datasets
+import torch
+import torch._dynamo
+import torch.distributed.checkpoint
+import torch.utils.tensorboard
+
+import vision.generate
+import vision.pipelines.load
+import vision.tasks.classify
+import vision.tasks.dit
+import vision.tasks.mae  # noqa: F401
+from vision.cli import load_checked
+from vision.train import train
+
+_IMPORTED = (matplotlib, sklearn)  # what training imports only where it is used
+
+TIMEOUT = 900  # seconds; then a process ends by SIGALRM
+
+
+def be_rank(rank: int, request: dict[str, Any], port: int) -> None:
+    signal.alarm(TIMEOUT)
+    output = os.open(f"{request['output']}.{rank}", os.O_WRONLY | os.O_CREAT)
+    for descriptor in (1, 2):
+        os.dup2(output, descriptor)
+    told = slurm if request.get("slurm") else torchrun
+    os.environ.update(told(str(rank), str(request["world"])))
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    for arguments in request["runs"]:
+        train(load_checked(arguments).config, resume=True)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def torchrun(rank: str, world: str) -> dict[str, str]:
+    """What torchrun tells a process on a machine of its own."""
+    return {
+        "TORCHELASTIC_RUN_ID": "test", "RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": "0",
+        "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world,
+    }  # fmt: skip
+
+
+def slurm(rank: str, world: str) -> dict[str, str]:
+    """What srun tells a process on one node."""
+    return {
+        "SLURM_JOB_ID": "4242", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": world,
+        "SLURM_NTASKS_PER_NODE": world, "SLURM_NNODES": "1", "SLURM_NODEID": "0",
+        "SLURM_PROCID": rank, "SLURM_LOCALID": rank, "SLURM_NODELIST": "localhost",
+    }  # fmt: skip
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def main() -> None:
+    for line in sys.stdin:
+        request, port, ranks = json.loads(line), free_port(), []
+        for rank in range(request["world"]):
+            process = os.fork()
+            if process == 0:
+                be_rank(rank, request, port)
+                return
+            ranks.append(process)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in ranks]
+        print(json.dumps(codes), flush=True)
+
+
+if __name__ == "__main__":
+    main()

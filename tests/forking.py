@@ -1,0 +1,54 @@
+"""Runs scripts in forks of a process that has imported what they need.
+
+Imports are most of what a short command costs. A line of JSON in says which script, with which
+arguments, in which folder, and where its output goes; a line out is its exit code.
+"""
+
+import json
+import os
+import runpy
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import vision.compare.command
+import vision.encode_latents
+import vision.evaluate
+import vision.fid.command
+import vision.reconstruct
+import vision.report.page
+import vision.sample
+import vision.tasks.classify
+import vision.tasks.dit
+import vision.tasks.mae
+import vision.train  # noqa: F401
+
+TIMEOUT = 600  # seconds; then the fork ends by SIGALRM
+
+
+def become(request: dict[str, Any]) -> None:
+    """Turn this process into the script, as far as it can tell."""
+    signal.alarm(TIMEOUT)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for descriptor, key in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(request[key], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    os.chdir(request["folder"])
+    sys.argv = [request["script"], *request["arguments"]]
+    runpy.run_path(request["script"], run_name="__main__")
+
+
+def main() -> None:
+    for line in sys.stdin:
+        process = os.fork()
+        if process == 0:
+            become(json.loads(line))
+            return
+        _, status = os.waitpid(process, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+if __name__ == "__main__":
+    main()

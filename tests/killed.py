@@ -1,0 +1,57 @@
+"""Runs a script and sends its process a signal at no moment in particular, but surely in time.
+
+  python tests/killed.py SIGNAL SAVES rename|later SCRIPT ARGUMENTS...
+
+The moment is counted from the SAVES-th replacement of `last.ckpt`. rename: at once, when the new
+file is whole but has not got its name yet; later: after a random part of the time that the last two
+saves were apart. The signal is what another process would send.
+"""
+
+import os
+import random
+import runpy
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+
+class Killer:
+    """An audit hook: Python calls it before every rename, so that none is missed."""
+
+    def __init__(self, kind: signal.Signals, saves: int, moment: str) -> None:
+        self.kind = kind
+        self.saves = saves
+        self.moment = moment
+        self.times: list[float] = []
+        self.sent = False
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event != "os.rename" or Path(os.fsdecode(arguments[1])).name != "last.ckpt":
+            return
+        self.times.append(time.monotonic())
+        beyond = len(self.times) - self.saves
+        if self.moment == "later" and beyond == 0:
+            # the run seeds the module's own generator
+            wait = random.SystemRandom().uniform(0, self.times[-1] - self.times[-2])
+            threading.Timer(wait, self.send).start()
+        elif beyond == (1 if self.moment == "later" else 0):
+            self.send()  # the clock may be late on a busy machine
+
+    def send(self) -> None:
+        if not self.sent:
+            self.sent = True
+            os.kill(os.getpid(), self.kind)
+
+
+def main() -> None:
+    kind, saves, moment, script, *arguments = sys.argv[1:]
+    sys.argv = [script, *arguments]
+    sys.addaudithook(Killer(signal.Signals[kind], int(saves), moment))
+    runpy.run_path(script, run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()

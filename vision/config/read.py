@@ -1,0 +1,258 @@
+"""YAML files and `key=value` overrides as trees that know their lines. Imports no torch.
+
+What is read may be a stranger's: nothing in it runs, and whatever is wrong with it, its size and
+depth included, becomes a `ConfigError` of one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+COMMAND_LINE = "command line"
+
+
+_MOST_FILES = 100  # that a config may be built on
+_MOST_NODES = 20_000  # of a YAML file, its aliases written out
+_MOST_DEPTH = 30  # of values within values
+_MOST_VALUE = 10_000  # letters of one value
+_MOST_BYTES = 1 << 20  # of a YAML file
+_MOST_LETTERS = 1000  # of an error
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message is one line for the person who wrote it.
+
+    Whatever the configuration holds: it is cut where it is long, and has no control characters.
+    """
+
+    def __init__(self, message: str) -> None:
+        line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+        if len(line) > _MOST_LETTERS:
+            half = _MOST_LETTERS // 2
+            line = f"{line[:half]} ... {line[-half:]}"
+        super().__init__(line)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One YAML file, or one override: its keys, and the line each stands on."""
+
+    label: str
+    tree: dict[str, Any]
+    lines: dict[str, int]
+
+    def place(self, key: str) -> str | None:
+        """`file:line` where `key` (dotted) is set here, or None."""
+        node: Any = self.tree
+        for part in key.split("."):
+            if not isinstance(node, dict) or part not in node:
+                return None
+            node = node[part]
+        return f"{self.label}:{self.lines[key]}" if key in self.lines else self.label
+
+
+def read_files(files: Iterable[str | os.PathLike]) -> list[Source]:
+    """Each file behind its bases. Raises ConfigError."""
+    sources: list[Source] = []
+    for file in files:
+        for source in _read_file(Path(file), ()):
+            sources.append(source)
+            if len(sources) > _MOST_FILES:
+                raise ConfigError(f"{file}: built on more than {_MOST_FILES} files; use fewer")
+    return sources
+
+
+def _read_file(path: Path, above: tuple[Path, ...]) -> Iterator[Source]:
+    """The bases of a YAML file, then itself."""
+    try:
+        here = path.resolve()
+        if here in above:
+            raise ConfigError(f"{path}: its base files lead back to itself; remove one `base:`")
+        text = _read_text(path)
+    except (OSError, RuntimeError, UnicodeDecodeError) as error:
+        raise ConfigError(_unreadable(path, error)) from None
+    tree, lines = _parse(text, str(path))
+    if tree is None:
+        tree = {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: holds {type(tree).__name__}, expected keys and values")
+    bases = tree.pop("base", None) or []
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(_is_path(base) for base in bases):
+        raise ConfigError(f"{path}: base = {bases!r}: expected a file, or a list of files")
+    if bases and len(above) >= _MOST_FILES:
+        raise ConfigError(f"{path}: base files {_MOST_FILES} deep; use fewer")
+    for base in bases:
+        yield from _read_file(Path(os.path.normpath(path.parent / base)), (*above, here))
+    module = tree["norm"].get("module") if isinstance(tree.get("norm"), dict) else None
+    if (
+        isinstance(module, str)
+        and _is_path(module)
+        and module.endswith(".py")
+        and (path.parent / module).is_file()
+    ):
+        # a run directory keeps the resolved config, which must still find the file
+        tree["norm"]["module"] = str((path.parent / str(module)).resolve())
+    yield Source(str(path), tree, lines)
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str) and "\0" not in value
+
+
+def _read_text(path: Path) -> str:
+    """A regular file's content: a device or a pipe might never end. Raises OSError."""
+    with open(path if path.is_file() or not path.exists() else os.devnull, "rb") as file:
+        if not path.is_file():
+            raise OSError("not a file")
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise OSError(f"larger than {_MOST_BYTES} bytes")
+    return content.decode("utf-8")
+
+
+def _parse(text: str, label: str) -> tuple[Any, dict[str, int]]:
+    """The value of YAML `text`, and the line of each of its keys. Raises ConfigError."""
+    try:
+        node = yaml.compose(text, Loader=_YamlLoader)
+        if node is None:
+            return None, {}
+        size, depth = _measure(node, {})
+        if size > _MOST_NODES:
+            raise yaml.YAMLError(f"more than {_MOST_NODES} values, or an alias within itself")
+        if depth > _MOST_DEPTH:
+            raise yaml.YAMLError("nested too deeply")
+        return _construct(node), dict(_key_lines(node))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{label}:{mark.line + 1}" if mark and label != COMMAND_LINE else label
+        problem = getattr(error, "problem", None) or (str(error).splitlines() or [""])[0]
+        raise ConfigError(f"{place}: not valid YAML: {problem}") from None
+    except RecursionError:
+        raise ConfigError(f"{label}: not valid YAML: nested too deeply") from None
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        # what PyYAML raises for `!!int x` or 2020-99-99
+        raise ConfigError(f"{label}: not valid YAML: a value that is none ({error})") from None
+
+
+def _construct(node: yaml.Node) -> Any:
+    loader = _YamlLoader("")
+    try:
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _measure(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """Values in `node` if its aliases were written out (too many for one that holds itself), and
+    how deep they are nested. Raises YAMLError for a text without end."""
+    if id(node) in known:
+        return known[id(node)]
+    known[id(node)] = (_MOST_NODES + 1, 1)  # until it is known: met again, it is within itself
+    parts: list[yaml.Node] = []
+    if isinstance(node, yaml.SequenceNode):
+        parts = node.value
+    elif isinstance(node, yaml.MappingNode):
+        parts = [part for pair in node.value for part in pair]
+    elif len(node.value) > _MOST_VALUE:
+        raise yaml.YAMLError(f"a value of more than {_MOST_VALUE} letters")
+    sizes = [_measure(part, known) for part in parts]
+    total = 1 + sum(size for size, _ in sizes)
+    known[id(node)] = (total, 1 + max((depth for _, depth in sizes), default=0))
+    return known[id(node)]
+
+
+class _YamlLoader(yaml.SafeLoader):
+    """Safe YAML, with 1e-4 read as a number (YAML 1.1 wants 1.0e-4) and no key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names: set[str] = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in names:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{name}' stands twice", node.start_mark
+                )
+            names.add(name)
+        return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """A number that other programs can hold: Python's may have a million digits."""
+        number = super().construct_yaml_int(node)
+        if abs(number) >= 1 << 63:
+            raise yaml.constructor.ConstructorError(
+                None, None, "a whole number of more than 64 bits", node.start_mark
+            )
+        return number
+
+
+_YamlLoader.add_constructor("tag:yaml.org,2002:int", _YamlLoader.construct_yaml_int)
+
+
+_YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def _key_lines(node: yaml.Node, prefix: str = "") -> Iterator[tuple[str, int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield f"{prefix}{key.value}", key.start_mark.line + 1
+            yield from _key_lines(value, f"{prefix}{key.value}.")
+
+
+def read_override(text: str) -> Source:
+    """`key.key=value`, the value in YAML. Raises ConfigError."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"{COMMAND_LINE}: '{text}': expected key=value, as in optim.lr=1e-4")
+    try:
+        tree, _ = _parse(value, COMMAND_LINE)
+    except ConfigError:
+        raise ConfigError(f"{COMMAND_LINE}: {key} = {value}: not a valid YAML value") from None
+    parts = key.split(".")
+    if len(parts) > _MOST_DEPTH:
+        raise ConfigError(f"{COMMAND_LINE}: '{text}': nested too deeply")
+    for part in reversed(parts):
+        tree = {part: tree}
+    return Source(COMMAND_LINE, tree, {})
+
+
+def reject_resolvers(label: str, value: Any, key: str) -> None:
+    """Raise ConfigError for ${name:...}, which omegaconf would call."""
+    if isinstance(value, dict):
+        for name, part in value.items():
+            reject_resolvers(label, part, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for part in value:
+            reject_resolvers(label, part, key)
+    elif isinstance(value, str) and re.search(r"\$(\$|\Z)", value):
+        # put before a value that starts with {, it would make one
+        raise ConfigError(f"{label}: {key} = {value!r}: a $ only ever begins ${{key}}")
+    elif isinstance(value, str) and "${" in value:
+        depth = 0
+        for letter, after in zip(value, [*value[1:], ""], strict=True):
+            depth += (letter == "$" and after == "{") - (letter == "}" and depth > 0)
+            if letter == ":" and depth:
+                raise ConfigError(
+                    f"{label}: {key} = {value!r}: resolvers are not run; write the value itself, "
+                    "or give it on the command line, where the shell knows $VARIABLE"
+                )
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        choices = [str(p) for p in sorted(path.parent.glob("*.yaml"))] if path.parent else []
+        close = difflib.get_close_matches(str(path), choices, n=1)
+        return f"{path}: no such file" + (f"; did you mean {close[0]}?" if close else "")
+    return f"{path}: cannot be read: {error}"
