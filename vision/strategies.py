@@ -120,8 +120,9 @@ class ShardedStrategy(ModelParallelStrategy):
             else:
                 number, parameter, _ = place.split("/", 2)
                 target = parameters[int(number)][int(parameter)]
-            fits = isinstance(target, DTensor) and target.size() == size
-            return torch.empty_like(target) if fits else None
+            if isinstance(target, DTensor) and target.size() == size:
+                return torch.empty_like(target)
+            return None
 
         return read_sharded(path, like)
 

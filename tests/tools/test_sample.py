@@ -165,7 +165,7 @@ def test_a_classifier_recognizes_real_digits_and_no_others(trained: Path) -> Non
     torch.testing.assert_close(probabilities.sum(1), torch.ones(len(digits)))
     predicted = probabilities.argmax(1) == torch.tensor(digits.labels)
     assert 100 * predicted.float().mean().item() == pytest.approx(top1, abs=0.01)
-    coloured = [image.convert("RGB") for image, _ in zip(digits, range(4), strict=False)]
+    coloured = [digits[index][0].convert("RGB") for index in range(4)]
     torch.testing.assert_close(classifier.predict(coloured), probabilities[:4])
     shifted = [(label + 1) % 10 for label in digits.labels]
     assert recognized(images.expand(-1, 3, -1, -1), shifted, classifier).float().mean() < 0.2
