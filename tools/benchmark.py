@@ -6,7 +6,7 @@ norms   each norm in each of its implementations, on the activations of ViT-Ti/B
         share of a plain copy (x.clone()) measured beside it, ratio to nn.LayerNorm
 models  training step (with AdamW) and peak memory of a whole timm model
 mae     MAE pre-training step of that model against its supervised step
-diagnostics   training step with the norms watched every 20 steps, against the same unwatched
+diagnostics   training step with the norms watched, as it is once in 20, against one without
 data    our loader against timm's create_loader: images per second of whole epochs, in turn, and
         decoding, augmentation and collating timed apart, per image, in one process
 
@@ -41,7 +41,7 @@ def main() -> None:
         (norms, 64, 20, command.run_norms),
         (models, 16, 10, command.run_models),
         (mae, 8, 5, command.run_mae),
-        (diagnostics, 8, 5, command.run_diagnostics),
+        (diagnostics, 8, 20, command.run_diagnostics),
     ):
         tool.set_defaults(run=run, plot=None)
         tool.add_argument("--batch", type=int, default=batch, help="images")

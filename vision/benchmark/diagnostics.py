@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -20,7 +19,10 @@ EVERY = 20  # steps; the interval of configs/compare/digits.yaml
 
 @dataclass(frozen=True)
 class DiagnosticsResult:
-    """Seconds per step, medians of one run, each the mean over `every_n_steps` steps."""
+    """Seconds per step, medians of one run: plain, and one at which the diagnostics are due.
+
+    `step_ratio` is what training takes with one such step in `every_n_steps`, against none.
+    """
 
     norm: str
     model: str
@@ -37,7 +39,8 @@ def benchmark_diagnostics(
     rounds: int,
     progress: Callable[[str], None] = lambda text: None,
 ) -> DiagnosticsResult:
-    """Times `EVERY` training steps with and without `NormDiagnostics`, one of them due."""
+    """Times training steps with and without `NormDiagnostics` in turn; between the due steps it
+    does nothing but look at the step's number."""
     from vision.callbacks.diagnostics import NormDiagnostics
 
     progress(f"{norm}: building")
@@ -46,30 +49,26 @@ def benchmark_diagnostics(
         callback = NormDiagnostics(Path(folder) / "diagnostics.csv", EVERY)
         task: Any = torch.nn.ModuleDict({"model": step.model})
 
-        def plain() -> None:
-            for _ in range(EVERY):
-                step()
+        trainer: Any = SimpleNamespace(global_step=0)
 
         def watched() -> None:
-            for number in range(EVERY):
-                trainer: Any = SimpleNamespace(global_step=number)
-                callback.on_train_batch_start(trainer, task, None, number)
-                step(partial(callback.on_before_optimizer_step, trainer, task, step.optimizer))
-                callback.on_train_batch_end(trainer, task, None, None, number)
+            callback.on_train_batch_start(trainer, task, None, 0)
+            step(lambda: callback.on_before_optimizer_step(trainer, task, step.optimizer))
+            callback.on_train_batch_end(trainer, task, None, None, 0)
 
         times = median_times(
-            {"plain": plain, "watched": watched},
+            {"plain": step, "watched": watched},
             torch.device(settings.device),
             rounds,
             after_round=lambda: progress(f"{norm}: step times"),
         )
-    plain_step, watched_step = times["plain"] / EVERY, times["watched"] / EVERY
+    plain, due = times["plain"], times["watched"]
     return DiagnosticsResult(
         norm,
         settings.model,
         settings.batch,
         EVERY,
-        plain_step,
-        watched_step,
-        watched_step / plain_step,
+        plain,
+        due,
+        1 + (due - plain) / (EVERY * plain),
     )

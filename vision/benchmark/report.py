@@ -80,8 +80,8 @@ def diagnostics_table(results: Sequence[DiagnosticsResult]) -> Table:
         for r in results
     ]
     title = f"{results[0].model}, batch {results[0].batch}"
-    watched = f"with diagnostics every {results[0].every_n_steps} steps"
-    return _table([title, "step ms", watched, "ratio"], lines, left=1)
+    ratio = f"ratio, one in {results[0].every_n_steps} watched"
+    return _table([title, "step ms", "watched step ms", ratio], lines, left=1)
 
 
 def data_table(results: Sequence[DataResult]) -> Table:
