@@ -18,8 +18,9 @@ from vision.benchmark.timing import Work, alternate
 from vision.config.schema import AugmentConfig, DataConfig
 from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.dataset import ImageDataset, Sample
-from vision.datasets.seeding import derive_seed, preserved, seed_globals
-from vision.datasets.transforms import mend_posterize
+from vision.datasets.sampler import Draw
+from vision.datasets.seeding import derive_seed, preserved
+from vision.datasets.transforms import mend_posterize, training_options
 
 OURS = "ours"
 TIMM = "timm, no prefetcher"  # its workers normalize, as ours do
@@ -114,23 +115,12 @@ def benchmark_data(
 def timm_loader(settings: DataSettings, use_prefetcher: bool) -> Any:
     """timm's own data set and loader for the training of the same configuration."""
     config = settings.config()
-    augment = config.augment
     loader = create_loader(
         create_dataset("", root=str(settings.root / "train")),
         (3, config.img_size, config.img_size),
         settings.batch,
         is_training=True,
-        scale=(augment.scale[0], augment.scale[1]),
-        ratio=(augment.ratio[0], augment.ratio[1]),
-        hflip=augment.hflip,
-        color_jitter=augment.color_jitter,
-        auto_augment=augment.auto_augment,
-        re_prob=augment.re_prob,
-        re_mode=augment.re_mode,
-        re_count=augment.re_count,
-        interpolation=config.interpolation,
-        mean=tuple(config.mean),
-        std=tuple(config.std),
+        **training_options(config),
         num_workers=config.num_workers,
         device=torch.device("cpu"),
         use_prefetcher=use_prefetcher,
@@ -171,8 +161,7 @@ def _our_steps(loader: Any, settings: DataSettings) -> dict[str, Work]:
         samples = []
         with preserved():
             for index, (image, target) in enumerate(read):
-                seed_globals(0, "image", 0, index)
-                samples.append(Sample(dataset.transform(image), target, index, 0))
+                samples.append(Sample(dataset.augment(image, Draw(0, index)), target, index, 0))
         return samples
 
     samples = augment()

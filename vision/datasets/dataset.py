@@ -123,8 +123,12 @@ class ImageDataset(Dataset[Sample]):
                 return Sample(None, -1, index, 1)
             image, target, index, skipped = self._next_readable(index, error)
         self._any_readable = True
+        return Sample(self.augment(image, draw), target, index, skipped)
+
+    def augment(self, image: Image.Image, draw: Draw) -> Tensor:
+        """The transform of `image`, as seed, epoch and index draw it. Sets the global seeds."""
         seed_globals(self.seed, "image", draw.epoch, draw.index)
-        return Sample(self.transform(image), target, index, skipped)
+        return self.transform(image)
 
     def read(self, index: int) -> tuple[Image.Image, int]:
         """(decoded image, class). Raises CorruptImageError."""

@@ -24,31 +24,39 @@ def train_transform(config: DataConfig) -> Transform:
     Draws from the global generators of random, numpy and torch. Raises ValueError where timm
     does not know `data.augment.auto_augment`.
     """
-    augment = config.augment
     try:
         transform = create_transform(
             (config.in_chans, config.img_size, config.img_size),
             is_training=True,
-            scale=(augment.scale[0], augment.scale[1]),
-            ratio=(augment.ratio[0], augment.ratio[1]),
-            hflip=augment.hflip,
-            color_jitter=augment.color_jitter,
-            auto_augment=augment.auto_augment,
-            interpolation=config.interpolation,
-            mean=tuple(config.mean),
-            std=tuple(config.std),
-            re_prob=augment.re_prob,
-            re_mode=augment.re_mode,
-            re_count=augment.re_count,
+            **training_options(config),
         )
     except (AssertionError, KeyError, ValueError, IndexError) as error:
         # the other arguments were checked when the configuration was loaded
         raise ValueError(
-            f"data.augment.auto_augment = {augment.auto_augment!r}: timm cannot read it ({error}); "
+            f"data.augment.auto_augment = {config.augment.auto_augment!r}: timm cannot read it "
+            f"({error}); "
             "expected e.g. rand-m9-mstd0.5-inc1, augmix-m3-w3, original, v0, 3a, or null"
         ) from error
     mend_posterize(transform)
     return _normalize_at_once(transform)
+
+
+def training_options(config: DataConfig) -> dict[str, Any]:
+    """`config.augment`, interpolation and normalization as timm's functions take them."""
+    augment = config.augment
+    return {
+        "scale": (augment.scale[0], augment.scale[1]),
+        "ratio": (augment.ratio[0], augment.ratio[1]),
+        "hflip": augment.hflip,
+        "color_jitter": augment.color_jitter,
+        "auto_augment": augment.auto_augment,
+        "interpolation": config.interpolation,
+        "mean": tuple(config.mean),
+        "std": tuple(config.std),
+        "re_prob": augment.re_prob,
+        "re_mode": augment.re_mode,
+        "re_count": augment.re_count,
+    }
 
 
 def eval_transform(config: DataConfig) -> Transform:
