@@ -14,17 +14,17 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import vision.compare.command
-import vision.encode_latents
-import vision.evaluate
-import vision.fid.command
-import vision.reconstruct
-import vision.report.page
-import vision.sample
+import vision.compare.compare
+import vision.compare.report.page
+import vision.diffusion.encode_latents
+import vision.diffusion.sample
+import vision.evaluation.classifier
+import vision.evaluation.generative.report
+import vision.evaluation.reconstructions
 import vision.tasks.classify
 import vision.tasks.dit
 import vision.tasks.mae
-import vision.train  # noqa: F401
+import vision.training.train  # noqa: F401
 
 TIMEOUT = 600  # seconds; then the fork ends by SIGALRM
 

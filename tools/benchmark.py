@@ -25,8 +25,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from vision.benchmark import command
-from vision.cli import run_tool
+from vision.benchmark import benchmark
+from vision.errors import run_tool
 
 
 def main() -> None:
@@ -36,12 +36,12 @@ def main() -> None:
     tools = parser.add_subparsers(required=True, metavar="norms|models|mae|diagnostics|data")
     names = ("norms", "models", "mae", "diagnostics")
     norms, models, mae, diagnostics = (tools.add_parser(name) for name in names)
-    command.add_data_parser(tools)
+    benchmark.add_data_parser(tools)
     for tool, batch, rounds, run in (
-        (norms, 64, 20, command.run_norms),
-        (models, 16, 10, command.run_models),
-        (mae, 8, 5, command.run_mae),
-        (diagnostics, 8, 20, command.run_diagnostics),
+        (norms, 64, 20, benchmark.run_norms),
+        (models, 16, 10, benchmark.run_models),
+        (mae, 8, 5, benchmark.run_mae),
+        (diagnostics, 8, 20, benchmark.run_diagnostics),
     ):
         tool.set_defaults(run=run, plot=None)
         tool.add_argument("--batch", type=int, default=batch, help="images")

@@ -16,7 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from vision.cli import run_tool, split_arguments
+from vision.config.load import split_arguments
+from vision.errors import run_tool
 
 
 def main() -> None:
@@ -36,7 +37,7 @@ def main() -> None:
     )
     arguments = parser.parse_intermixed_args()
 
-    from vision.compare.command import run
+    from vision.compare.compare import run
 
     _, overrides = split_arguments(arguments.overrides)
     run(arguments.config, overrides, arguments.jobs, arguments.dry_run, arguments.sbatch)

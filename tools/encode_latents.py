@@ -16,8 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from vision.cli import run_tool, split_arguments
-from vision.config import ConfigError, load_config
+from vision.config import load_config
+from vision.config.load import split_arguments
+from vision.errors import ConfigError, run_tool
 
 
 def main() -> None:
@@ -34,7 +35,9 @@ def main() -> None:
     if min(arguments.shard_size, arguments.batch_size) < 1:
         raise ConfigError("--shard-size and --batch-size: expected 1 or more")
 
-    from vision.encode_latents import encode_latents  # imports torch and diffusers: seconds
+    from vision.diffusion.encode_latents import (
+        encode_latents,  # imports torch and diffusers: seconds
+    )
 
     output = Path(arguments.output)
     sizes = (arguments.shard_size, arguments.batch_size)

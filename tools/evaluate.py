@@ -17,7 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from vision.cli import run_tool, split_arguments
+from vision.config.load import split_arguments
+from vision.errors import run_tool
 
 
 def main() -> None:
@@ -39,7 +40,7 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     files, overrides = split_arguments(arguments.data)
 
-    from vision.evaluate import judge  # imports torch and timm: seconds
+    from vision.evaluation.classifier import judge  # imports torch and timm: seconds
 
     judge(
         files=files,

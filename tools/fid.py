@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from vision.cli import run_tool
+from vision.errors import run_tool
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
     add("--json", metavar="FILE")
     arguments = parser.parse_intermixed_args()
 
-    from vision.fid.command import run  # imports torch and timm: seconds
+    from vision.evaluation.generative.report import run  # imports torch and timm: seconds
 
     run(vars(arguments))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from vision.cli import run_tool
+from vision.errors import run_tool
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     if arguments.mask_ratio is not None and not 0 < arguments.mask_ratio < 1:
         parser.error(f"--mask-ratio {arguments.mask_ratio}: expected a number between 0 and 1")
 
-    from vision.reconstruct import draw  # imports torch and timm: seconds
+    from vision.evaluation.reconstructions import draw  # imports torch and timm: seconds
 
     draw(**vars(arguments))
 

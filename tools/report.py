@@ -12,8 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from vision.cli import run_tool
-from vision.config import ConfigError
+from vision.errors import ConfigError, run_tool
 
 
 def main() -> None:
@@ -24,8 +23,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: the same directory")
     arguments = parser.parse_args()
 
-    from vision.report.collect import read_comparison
-    from vision.report.page import write_report
+    from vision.compare.report.collect import read_comparison
+    from vision.compare.report.page import write_report
 
     try:
         comparison = read_comparison(arguments.directory)

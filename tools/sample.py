@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from vision.cli import run_tool
+from vision.errors import run_tool
 
 
 def main() -> None:
@@ -39,12 +39,18 @@ def main() -> None:
     parser.add_argument("--checkpoint", choices=["last", "best"], default="last")
     parser.add_argument("--no-ema", action="store_true", help="not the averaged weights")
     parser.add_argument("--bf16", action="store_true", help="the model in bfloat16")
-    parser.add_argument("--judge", metavar="RUN", help="a classifier: share that it recognizes")
+    parser.add_argument("--classifier", metavar="RUN", help="a run: count what it recognizes")
     arguments = parser.parse_args()
 
-    from vision.sample import sample_command  # imports torch and diffusers: seconds
+    from vision.diffusion.sample import sample_command  # imports torch and diffusers: seconds
 
-    sample_command(**vars(arguments))
+    options = vars(arguments)
+    classifier = options.pop("classifier")
+    settings = sample_command(**options)
+    if settings is not None and classifier is not None:
+        from vision.evaluation.recognition import report_recognized
+
+        report_recognized(classifier, settings, Path(arguments.out))
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from vision.cli import load_checked, run_tool
-from vision.run import check_run
+from vision.errors import run_tool
+from vision.training.check import load_checked
+from vision.training.run_directory import check_run
 
 
 def main() -> None:
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="of the training split, for --plan")
     arguments = parser.parse_intermixed_args()
     if arguments.plan:
-        from vision.plan.command import plan
+        from vision.training.plan.command import plan
 
         print(plan([arguments.config, *arguments.more], arguments.images))
         return
@@ -51,7 +52,7 @@ def main() -> None:
         check_run(loaded.config, arguments.resume)  # before the imports below take their seconds
     except ValueError as error:
         raise loaded.locate(error) from None
-    from vision.train import train  # imports torch, timm and Lightning: seconds
+    from vision.training.train import train  # imports torch, timm and Lightning: seconds
 
     try:
         summary = train(loaded.config, resume=arguments.resume)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from torch import Tensor
-from torchvision.utils import save_image
+from torchvision.utils import make_grid, save_image
 
 from vision.files import written
+
+_SMALLEST = 32  # pixels per image of a grid, so that a person can see it
 
 
 def enlarge(images: Tensor, least: int) -> Tensor:
@@ -20,3 +22,9 @@ def write_png(image: Tensor, path: Path) -> None:
     """Write [C, H, W] from 0 to 1."""
     with written(path) as temporary:
         save_image(image, temporary, format="png")
+
+
+def image_grid(images: Tensor, columns: int) -> Tensor:
+    """uint8 images [N, 1 or 3, H, W] side by side as [3, H, W] from 0 to 1; small ones enlarged."""
+    large = enlarge(images, _SMALLEST).float() / 255
+    return make_grid(large, nrow=columns, pad_value=1.0)

@@ -17,7 +17,7 @@ from vision.benchmark.data import (
 )
 from vision.benchmark.report import data_table
 from vision.datasets.datamodule import ImageDataModule
-from vision.datasets.seeding import preserved, seed_globals
+from vision.seeding import preserved, seed_globals
 
 
 @pytest.fixture(scope="module")

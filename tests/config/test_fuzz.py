@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from vision.config import Config, ConfigError, load_config
-from vision.config.compare import load_compare
+from vision.compare.grid import load_compare
+from vision.config import Config, load_config
+from vision.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SHIPPED = sorted(CONFIGS.rglob("*.yaml"))

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from vision.config import ConfigError, load_config, save_config
+from vision.config import load_config, save_config
+from vision.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -8,16 +8,11 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from vision.datasets.dataset import (
-    Batch,
-    CorruptImageError,
-    ImageDataset,
-    collate,
-    corrupt_line,
-)
+from vision.datasets.dataset import Batch, ImageDataset, collate
 from vision.datasets.readers import open_reader
 from vision.datasets.sampler import Draw
 from vision.datasets.transforms import eval_transform, train_transform
+from vision.errors import CorruptImageError, corrupt_line
 
 TRUNCATED, TEXT, EMPTY, HALF_PNG = 2, 5, 8, 9
 

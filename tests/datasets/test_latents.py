@@ -17,7 +17,7 @@ from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.latent_dataset import LatentDataset
 from vision.datasets.latents import LatentReader
 from vision.datasets.sampler import Draw
-from vision.encode_latents import encode_latents
+from vision.diffusion.encode_latents import encode_latents
 
 SIDE = 8  # of the images; latents are half as large
 

@@ -7,8 +7,8 @@ from PIL import Image
 from timm.data import create_transform
 from timm.data.auto_augment import NAME_TO_OP, AugmentOp
 
-from vision.datasets.seeding import preserved, seed_globals
 from vision.datasets.transforms import ToNormalized, eval_transform, posterize, train_transform
+from vision.seeding import preserved, seed_globals
 
 RECIPES = ["rand-m9-mstd0.5-inc1", "rand-m9-n3-mstd0.5", "augmix-m5-w4-d2", "v0", "original", "3a"]
 

@@ -8,8 +8,8 @@ import torch
 from diffusers import DDPMScheduler
 from safetensors.torch import load_file
 
+from vision.checkpoints.dit_formats import from_official
 from vision.diffusion.objective import DiffusionObjective, discretized_log_likelihood, drop_labels
-from vision.models.dit import DiT
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -30,7 +30,7 @@ def test_the_schedule_is_the_published_one(reference) -> None:
 @pytest.mark.parametrize("term", ["loss", "mse", "vb"])
 def test_terms_are_the_published_ones(reference, term: str) -> None:
     state = {k.removeprefix("state."): v for k, v in reference.items() if k.startswith("state.")}
-    model = DiT.from_official(state, num_heads=3).eval()
+    model = from_official(state, num_heads=3).eval()
     objective = DiffusionObjective()
     x0, noise, t = batch(reference)
     assert 0 in t.tolist() and 999 in t.tolist()

@@ -22,13 +22,13 @@ import torch._dynamo
 import torch.distributed.checkpoint
 import torch.utils.tensorboard
 
-import vision.generate
-import vision.pipelines.load
+import vision.diffusion.generate
+import vision.diffusion.load_pipeline
 import vision.tasks.classify
 import vision.tasks.dit
 import vision.tasks.mae  # noqa: F401
-from vision.cli import load_checked
-from vision.train import train
+from vision.training.check import load_checked
+from vision.training.train import train
 
 _IMPORTED = (matplotlib, sklearn)  # what training imports only where it is used
 

@@ -10,7 +10,7 @@ from vision.metrics.frechet import (
     jackknife_error,
     sample_warnings,
 )
-from vision.metrics.statistics import FeatureStatistics, Statistics, combine
+from vision.metrics.moments import FeatureStatistics, Statistics, combine
 
 
 def _covariance(dim: int, seed: int) -> np.ndarray:

@@ -7,10 +7,10 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
+from vision.metrics.feature_sample import FeatureSubset, chosen
 from vision.metrics.inception_score import InceptionScore, split_of
 from vision.metrics.kid import kernel_distance
 from vision.metrics.precision_recall import precision_recall
-from vision.metrics.subset import FeatureSubset, chosen
 
 
 def _sets(count: int, dim: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from vision.checkpoints.dit_formats import from_diffusers, from_official, to_diffusers
 from vision.models.dit import DiT, create_dit
 from vision.models.dit_sizes import DIT_NAMES
-from vision.models.dit_weights import from_diffusers, to_diffusers
 from vision.norms import list_norms
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -45,7 +45,7 @@ def awake(model: DiT) -> DiT:
 
 
 def test_forward_of_an_official_checkpoint(reference, official) -> None:
-    model = DiT.from_official(official, input_size=8, num_heads=3).eval()
+    model = from_official(official, input_size=8, num_heads=3).eval()
     assert model.config.depth == 2 and model.config.num_classes == 10 and model.config.learn_sigma
     with torch.no_grad():
         out = model(reference["x"], reference["t"], reference["y"]).sample
@@ -54,7 +54,7 @@ def test_forward_of_an_official_checkpoint(reference, official) -> None:
 
 def test_a_training_checkpoint_gives_its_average(official) -> None:
     plain = {k: torch.zeros_like(v) for k, v in official.items()}
-    model = DiT.from_official({"model": plain, "ema": official, "opt": {}}, num_heads=3)
+    model = from_official({"model": plain, "ema": official, "opt": {}}, num_heads=3)
     torch.testing.assert_close(model.state_dict(), dict(official))
 
 
@@ -72,15 +72,15 @@ def test_names_and_shapes_of_full_sizes_are_the_official_ones(name: str) -> None
 
 def test_wrong_official_input_is_named(official) -> None:
     with pytest.raises(ValueError, match="input_size=16: the checkpoint is for 8"):
-        DiT.from_official(official, input_size=16, num_heads=3)
+        from_official(official, input_size=16, num_heads=3)
     with pytest.raises(ValueError, match="no published size has width 48"):
-        DiT.from_official(official)
+        from_official(official)
     with pytest.raises(ValueError, match=r"no x_embedder\.proj\.weight"):
-        DiT.from_official({"model": {}})
+        from_official({"model": {}})
 
 
 def test_diffusers_weights_convert_out_and_in(reference, official) -> None:
-    model = DiT.from_official(official, num_heads=3).eval()
+    model = from_official(official, num_heads=3).eval()
     other = to_diffusers(model)
     for block in other.transformer_blocks:  # the one thing that diffusers does differently
         block.norm1.emb.time_proj.downscale_freq_shift = 0

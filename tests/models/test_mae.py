@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from vision.checkpoints.mae_formats import from_official, to_official
 from vision.config import Config
 from vision.models.mae import MAE, create_mae, sincos_positions
 
@@ -27,7 +28,7 @@ def state(reference: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def official(state: dict[str, Tensor], **options) -> MAE:
-    return MAE.from_official(state, img_size=32, num_heads=3, decoder_num_heads=2, **options)
+    return from_official(state, img_size=32, num_heads=3, decoder_num_heads=2, **options)
 
 
 def small_config(**mae) -> Config:
@@ -65,7 +66,7 @@ def test_positions_are_those_of_the_published_code(state: dict[str, Tensor]) -> 
 
 
 def test_published_weights_come_back_under_their_names(state: dict[str, Tensor]) -> None:
-    exported = official(state).to_official()
+    exported = to_official(official(state))
     assert exported.keys() == state.keys()
     for name, tensor in state.items():
         assert torch.equal(exported[name], tensor), name
@@ -76,7 +77,7 @@ def test_the_full_size_model_has_the_published_names_and_shapes() -> None:
     with torch.device("meta"):
         encoder = timm.create_model("vit_base_patch16_224", num_classes=0)
         model = MAE(encoder)
-    assert {k: list(v.shape) for k, v in model.to_official().items()} == manifest
+    assert {k: list(v.shape) for k, v in to_official(model).items()} == manifest
 
 
 def test_weights_without_a_decoder_give_the_same_latent(
@@ -109,7 +110,7 @@ def test_sizes_that_do_not_fit_are_named(
     state: dict[str, Tensor], change: dict[str, int], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        MAE.from_official(state, **{"num_heads": 3, "decoder_num_heads": 2, **change})
+        from_official(state, **{"num_heads": 3, "decoder_num_heads": 2, **change})
 
 
 def test_a_state_dict_without_an_encoder_is_refused(state: dict[str, Tensor]) -> None:

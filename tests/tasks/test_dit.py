@@ -8,13 +8,14 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 
-from vision.callbacks.metrics_csv import MetricsCSV
-from vision.callbacks.samples import SampleGrid, image_grid
-from vision.callbacks.seeding import StepSeeding
 from vision.config import Config, load_config
 from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.dataset import Batch
+from vision.pictures import image_grid
 from vision.tasks.dit import DiTTask, fixed_draws
+from vision.training.callbacks.metrics_csv import MetricsCSV
+from vision.training.callbacks.samples import SampleGrid
+from vision.training.callbacks.seeding import StepSeeding
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["model.embed_dim=32", "model.depth=1", "model.num_heads=2", "dit.sample_steps=2"]
@@ -61,8 +62,8 @@ def test_validation_uses_the_same_noise_each_time_whatever_the_batch() -> None:
         for start in range(0, 8, size):
             part = Batch(*(field[start : start + size] for field in whole[:3]), whole.skipped)
             torch.manual_seed(start)
-            task.judge(part, 0)
-        losses.append({name: float(value) for name, value in task.figures().items()})
+            task.evaluate_batch(part, 0)
+        losses.append({name: float(value) for name, value in task.compute_metrics().items()})
     assert losses[0] == losses[1]
     assert losses[0] == pytest.approx(losses[2], rel=1e-5)
     assert losses[0].keys() == {"loss", "mse", "vb", "ema_loss", "ema_mse", "ema_vb"}

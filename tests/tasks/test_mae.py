@@ -6,7 +6,7 @@ from vision.config import Config
 from vision.datasets.dataset import Batch
 from vision.tasks.classify import ClassifyTask
 from vision.tasks.mae import MAETask
-from vision.tasks.optim import create_optimizer, peak_lr
+from vision.tasks.optimizer import create_optimizer, peak_lr
 
 
 def small(task: str) -> Config:
@@ -32,15 +32,15 @@ def test_an_images_mask_depends_on_its_index_alone() -> None:
     assert not torch.equal(together[0], together[1])
 
 
-def test_the_judged_loss_does_not_depend_on_batches() -> None:
+def test_the_evaluated_loss_does_not_depend_on_batches() -> None:
     task = MAETask(small("mae"), ["a", "b", "c"], steps_per_epoch=1).eval()
     whole = batch(6)
     with torch.no_grad():
-        task.judge(whole, 0)
-        expected = task.figures()["loss"]
+        task.evaluate_batch(whole, 0)
+        expected = task.compute_metrics()["loss"]
         for part in (slice(0, 4), slice(4, 6)):
-            task.judge(Batch(*(t[part] for t in whole[:3]), whole.skipped), 0)
-        torch.testing.assert_close(task.figures()["loss"], expected, atol=1e-6, rtol=0)
+            task.evaluate_batch(Batch(*(t[part] for t in whole[:3]), whole.skipped), 0)
+        torch.testing.assert_close(task.compute_metrics()["loss"], expected, atol=1e-6, rtol=0)
 
 
 def test_base_lr_is_scaled_by_the_batch() -> None:

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from vision.evaluate import load_classifier
-from vision.models.export import load_exported
+from vision.checkpoints.export import load_exported
+from vision.evaluation.classifier import load_classifier
 
 
 def test_the_figures_of_a_run_are_found_again(tool, trained: Path) -> None:

@@ -13,11 +13,11 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from vision.evaluate import Classifier, load_classifier
-from vision.models.weights import find_checkpoint
-from vision.pipelines.load import load_pipeline
-from vision.recognition import recognized
-from vision.sample import sample_command
+from vision.checkpoints.weights import find_checkpoint
+from vision.diffusion.load_pipeline import load_pipeline
+from vision.diffusion.sample import sample_command
+from vision.evaluation.classifier import Classifier, load_classifier
+from vision.evaluation.recognition import recognized
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = {

@@ -19,8 +19,8 @@ from vision.config.schema import AugmentConfig, DataConfig
 from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.dataset import ImageDataset, Sample
 from vision.datasets.sampler import Draw
-from vision.datasets.seeding import derive_seed, preserved
 from vision.datasets.transforms import mend_posterize, training_options
+from vision.seeding import derive_seed, preserved
 
 OURS = "ours"
 TIMM = "timm, no prefetcher"  # its workers normalize, as ours do

@@ -41,7 +41,7 @@ def benchmark_diagnostics(
 ) -> DiagnosticsResult:
     """Times training steps with and without `NormDiagnostics` in turn; between the due steps it
     does nothing but look at the step's number."""
-    from vision.callbacks.diagnostics import NormDiagnostics
+    from vision.training.callbacks.diagnostics import NormDiagnostics
 
     progress(f"{norm}: building")
     step = TrainingStep(settings, norm)

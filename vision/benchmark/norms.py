@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from vision.benchmark.timing import median_times
-from vision.kernels.backend import choose_backend
 from vision.norms import create_norm, list_norms
+from vision.norms.kernels.backend import choose_backend
 
 TOKENS = 197  # of a 224 x 224 image in patches of 16, and the class token
 WIDTHS = {"ViT-Ti": 192, "ViT-B": 768, "ViT-L": 1024, "DiT-XL": 1152}

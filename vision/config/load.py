@@ -7,11 +7,10 @@ nearest valid choice. Imports no torch, so that errors are instant.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import re
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vision.config.read import (
-    ConfigError,
-    Source,
-    read_files,
-    read_override,
-    reject_resolvers,
-)
+from vision.config.read import Source, read_files, read_override, reject_resolvers
 from vision.config.schema import Config
+from vision.errors import ConfigError, nearest
 from vision.files import written
 
 _MOST_REFERENCES = 10
@@ -103,15 +97,6 @@ def leaf_keys(cls: type, prefix: str = "") -> Iterator[str]:
             yield from leaf_keys(typing.cast(type, kind), f"{prefix}{name}.")
 
 
-def nearest(value: object, choices: Iterable[str]) -> str:
-    """'did you mean X?' and the choices where they are few; for the end of an error message."""
-    names = list(choices)
-    close = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
-    hint = f"did you mean '{close[0]}'?" if close else ""
-    listed = f"valid: {', '.join(names)}" if len(names) <= 24 or not close else ""
-    return " ".join(filter(None, [hint, f"({listed})" if hint and listed else listed]))
-
-
 def _merge(config: DictConfig, source: Source) -> DictConfig:
     _reject_unknown(source, source.tree, Config, "")
     reject_resolvers(source.label, source.tree, "")
@@ -159,7 +144,7 @@ def _expected(key: str, value: object) -> str:
         owner = typing.get_type_hints(owner).get(section, owner)
     kind = typing.get_type_hints(owner).get(name)
     if typing.get_origin(kind) is typing.Literal:
-        return nearest(value, map(str, typing.get_args(kind)))
+        return nearest(value, [str(choice) for choice in typing.get_args(kind)])
     words = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
     parts = [arg for arg in typing.get_args(kind) if arg is not type(None)] or [kind]
     described = words.get(parts[0], str(parts[0]))
@@ -169,3 +154,9 @@ def _expected(key: str, value: object) -> str:
         described = "keys and values"
     default = getattr(owner(), name, None)
     return f"expected {described}; the default is {default!r}"
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Config files, and `key=value` overrides."""
+    overrides = [text for text in arguments if "=" in text]
+    return [text for text in arguments if "=" not in text], overrides

@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from vision.errors import ConfigError
+
 COMMAND_LINE = "command line"
 
 
@@ -24,21 +26,6 @@ _MOST_NODES = 20_000  # of a YAML file, its aliases written out
 _MOST_DEPTH = 30  # of values within values
 _MOST_VALUE = 10_000  # letters of one value
 _MOST_BYTES = 1 << 20  # of a YAML file
-_MOST_LETTERS = 1000  # of an error
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be run; the message is one line for the person who wrote it.
-
-    Whatever the configuration holds: it is cut where it is long, and has no control characters.
-    """
-
-    def __init__(self, message: str) -> None:
-        line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
-        if len(line) > _MOST_LETTERS:
-            half = _MOST_LETTERS // 2
-            line = f"{line[:half]} ... {line[-half:]}"
-        super().__init__(line)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from vision.config.load import nearest
 from vision.config.schema import DataConfig
 from vision.datasets.splits import (
     canonical,
@@ -16,6 +15,7 @@ from vision.datasets.splits import (
     find_tar,
     no_split,
 )
+from vision.errors import nearest
 
 TORCH_NAMES = (
     "cifar10",

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as V
 
-from vision.datasets.seeding import derive_seed
+from vision.seeding import derive_seed
 
 SEVERITIES = (1, 2, 3, 4, 5)
 _REFERENCE_SIZE = 224

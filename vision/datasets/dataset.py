@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 import zlib
 from collections.abc import Sequence
@@ -15,8 +14,9 @@ from torch.utils.data import Dataset, default_collate
 
 from vision.datasets.readers import Reader
 from vision.datasets.sampler import Draw
-from vision.datasets.seeding import preserved, seed_globals
 from vision.datasets.transforms import Transform
+from vision.errors import CorruptImageError
+from vision.seeding import preserved, seed_globals
 
 # what Pillow raises for bytes that are no image, or only half of one
 _DECODE_ERRORS = (
@@ -32,25 +32,6 @@ _DECODE_ERRORS = (
     Image.DecompressionBombError,
 )
 _MOST_IN_A_ROW = 1000  # unreadable images before the whole data set counts as unreadable
-
-
-class CorruptImageError(RuntimeError):
-    """An image that cannot be decoded; the message is one line with its path.
-
-    Takes the line alone, since the loader rebuilds the exceptions of its workers from a text.
-    """
-
-    @classmethod
-    def of(cls, path: str, reason: object) -> CorruptImageError:
-        """The error for one image."""
-        cause = " ".join(str(reason).split()) or type(reason).__name__
-        return cls(f"cannot read image {path}: {cause}; remove it or set data.on_corrupt=skip")
-
-
-def corrupt_line(error: CorruptImageError) -> str:
-    """The one line of the error, out of the traceback that a worker's error carries in its text."""
-    lines = re.findall(r"^(?:[\w.]*CorruptImageError: )?(cannot read .*)$", str(error), re.M)
-    return lines[-1] if lines else str(error)
 
 
 class Sample(NamedTuple):

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from vision.datasets.dataset import Sample
 from vision.datasets.sampler import Draw
-from vision.datasets.seeding import derive_seed
+from vision.seeding import derive_seed
 
 
 class LatentDataset(Dataset[Sample]):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from vision.datasets.seeding import derive_seed
+from vision.seeding import derive_seed
 
 BLOCK = 256  # rows of a shard that are read together and shuffled among themselves
 _MOST_LANES = 32  # places of such data that a batch is drawn from

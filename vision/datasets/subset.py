@@ -10,7 +10,7 @@ from typing import IO
 from PIL import Image
 
 from vision.datasets.readers import Reader
-from vision.datasets.seeding import derive_seed
+from vision.seeding import derive_seed
 
 
 class SubsetReader:

@@ -1,0 +1,1 @@
+"""Diffusion: the objective, schedulers, the pipeline, and all there is about sampling."""

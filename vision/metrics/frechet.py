@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh, eigvalsh
 
-from vision.metrics.statistics import Array, Statistics
+from vision.metrics.moments import Array, Statistics
 
 FEW_SAMPLES = 10_000  # below, the bias of FID is larger than the differences that papers report
 

@@ -1,0 +1,1 @@
+"""Models: timm classifiers, masked autoencoders, diffusion transformers, with any norm."""

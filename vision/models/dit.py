@@ -16,6 +16,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from timm.layers import Attention, Mlp, PatchEmbed
 from torch import Tensor, nn
 
+from vision.config import Config
 from vision.models.dit_sizes import dit_size
 from vision.norms.registry import create_norm
 
@@ -170,27 +171,6 @@ class DiT(ModelMixin, ConfigMixin):
         output = self._unpatchify(self.final_layer(x, condition))
         return Transformer2DModelOutput(sample=output) if return_dict else (output,)
 
-    @classmethod
-    def from_official(
-        cls,
-        state_dict: dict[str, Any],
-        *,
-        input_size: int | None = None,
-        num_heads: int | None = None,
-        **options: Any,
-    ) -> DiT:
-        """The model of a published checkpoint, or of one of its training script (the average).
-
-        Sizes are read from the tensors; heads leave no trace in them: by default they are those of
-        the published size of that width. `options` go to the constructor. Raises ValueError.
-        """
-        from vision.models.dit_weights import official_config, official_state
-
-        state = official_state(state_dict)
-        model = cls(**{**official_config(state, input_size, num_heads), **options})
-        model.load_state_dict(state)
-        return model
-
     def _unpatchify(self, x: Tensor) -> Tensor:
         """[B, L, p*p*C] to [B, C, H, W]; a patch is laid out row, column, channel."""
         p = self.config.patch_size
@@ -217,10 +197,32 @@ class DiT(ModelMixin, ConfigMixin):
             nn.init.zeros_(self.final_layer.linear.weight)
 
 
-def create_dit(name: str, **options: Any) -> DiT:
+def named_dit(name: str, **options: Any) -> DiT:
     """A published size by name, such as "dit_b_4"; `options` (None: as the name says) win."""
     given = {key: value for key, value in options.items() if value is not None}
     return DiT(**{**dit_size(name), **given})
+
+
+def create_dit(config: Config, num_classes: int) -> DiT:
+    """The model of `config`. Raises ValueError for norm options that do not fit."""
+    model = config.model
+    try:
+        return named_dit(
+            model.name,
+            sample_size=config.data.img_size,
+            in_channels=config.data.in_chans,
+            num_classes=num_classes,
+            learn_sigma=config.dit.learn_sigma,
+            norm=config.norm.name,
+            norm_options=dict(config.norm.options),
+            zero_init=config.dit.zero_init,
+            patch_size=model.patch_size,
+            embed_dim=model.embed_dim,
+            depth=model.depth,
+            num_heads=model.num_heads,
+        )
+    except ValueError as error:
+        raise ValueError(f"norm.options = {config.norm.options}: {error}") from error
 
 
 def _check_sizes(sample_size: int, patch_size: int, embed_dim: int, num_heads: int) -> None:

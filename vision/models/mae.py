@@ -7,7 +7,7 @@ the two without renaming. It sees the visible patches only; a small decoder fill
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import torch
 from timm.models.vision_transformer import Block, VisionTransformer
@@ -73,45 +73,6 @@ class MAE(nn.Module):
         self.decoder_pred = nn.Linear(width, self.patch_size**2 * self.in_chans)
         encoder.pos_embed = _fixed(sincos_positions(dim, self.grid))
         self._initialize()
-
-    @classmethod
-    def from_official(
-        cls,
-        state_dict: dict[str, Any],
-        *,
-        num_heads: int,
-        img_size: int | None = None,
-        decoder_num_heads: int = 16,
-        norm_pix_loss: bool = False,
-    ) -> MAE:
-        """The model of a published checkpoint (with or without `model` key or decoder), or timm's.
-
-        Sizes are read from the tensors; heads leave no trace in them. Without a decoder in the
-        file, one of the published size starts anew. Raises ValueError.
-        """
-        from vision.models.mae_weights import official_state, official_vit, with_encoder_prefix
-
-        state = official_state(state_dict)
-        encoder = official_vit(state, img_size, num_heads)
-        decoder: dict[str, int] = {}
-        if "decoder_embed.weight" in state:
-            names = {k.split(".")[1] for k in state if k.startswith("decoder_blocks.")}
-            width = len(state["decoder_embed.weight"])
-            decoder = {"decoder_embed_dim": width, "decoder_depth": len(names)}
-        model = cls(
-            encoder, decoder_num_heads=decoder_num_heads, norm_pix_loss=norm_pix_loss, **decoder
-        )
-        ours = model.state_dict()
-        fresh = {} if decoder else {k: v for k, v in ours.items() if not k.startswith("encoder.")}
-        try:
-            model.load_state_dict({**fresh, **with_encoder_prefix(state)})
-        except RuntimeError as error:
-            raise ValueError(f"not an MAE checkpoint: {' '.join(str(error).split())}") from None
-        return model
-
-    def to_official(self) -> dict[str, Tensor]:
-        """All tensors under the published names, which are timm's for the encoder."""
-        return {k.removeprefix("encoder."): v for k, v in self.state_dict().items()}
 
     def forward(
         self, imgs: Tensor, mask_ratio: float = 0.75, noise: Tensor | None = None

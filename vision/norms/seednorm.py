@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vision.kernels import ops
-from vision.kernels.backend import choose_backend, requested_backend
 from vision.norms.base import Norm, cast, check_eps, fill
+from vision.norms.kernels import ops
+from vision.norms.kernels.backend import choose_backend, requested_backend
 from vision.norms.registry import register_norm
 from vision.norms.rmsnorm import divide_by_rms
 

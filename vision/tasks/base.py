@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from contextlib import AbstractContextManager, ExitStack
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
@@ -16,17 +15,18 @@ from torchmetrics import MeanMetric, Metric, SumMetric
 
 from vision.config import Config
 from vision.datasets.dataset import Batch
-from vision.models.finite import nonfinite_module, nonfinite_tensor
 from vision.norms.convert import Conversion
-from vision.strategies import ShardedStrategy, whole_weights
-from vision.tasks.optim import check_optimizer, create_optimizer, create_schedule
+from vision.tasks.finite import nonfinite_module, nonfinite_tensor
+from vision.tasks.optimizer import check_optimizer, create_optimizer, create_schedule
+from vision.tasks.sharding import shard, whole_weights
 
 
-class TrainingTask(pl.LightningModule):
+class VisionTask(pl.LightningModule):
     """Trains `model`; an EMA of its weights is kept beside it where `ema.decay` is set.
 
-    A task says what its loss is (`compute_loss`) and how it is judged (`judge`, `figures`). Logged
-    are `train/loss` (mean over the epoch), `train/loss_step`, `train/lr` and `{val,test}/FIGURE`.
+    A task says what its loss is (`compute_loss`) and how it is evaluated (`evaluate_batch`,
+    `compute_metrics`). Logged are `train/loss` (mean over the epoch), `train/loss_step`, `train/lr`
+    and `{val,test}/METRIC`.
     """
 
     monitor: ClassVar[
@@ -61,29 +61,24 @@ class TrainingTask(pl.LightningModule):
         # in the checkpoint, so that an epoch resumed in its middle logs the mean over all of it
         self.train_loss.persistent(True)
         self.skipped = SumMetric()
-        self._judging = ExitStack()  # what is entered while it judges
+        self._evaluating = ExitStack()  # what is entered while it judges
 
     def compute_loss(self, batch: Batch) -> Tensor:
         """Scalar loss of one training batch; random numbers were seeded by `StepSeeding`."""
         raise NotImplementedError
 
-    def judge(self, batch: Batch, batch_idx: int) -> None:
+    def evaluate_batch(self, batch: Batch, batch_idx: int) -> None:
         """Count one batch (never empty) of the validation or test split."""
         raise NotImplementedError
 
-    def figures(self) -> dict[str, Tensor | float]:
+    def compute_metrics(self) -> dict[str, Tensor | float]:
         """Figures over all that was judged, on all processes; forgets it."""
         raise NotImplementedError
 
-    def callbacks(self, folder: Path) -> list[pl.Callback]:
-        """What this task wants done beside its training; `folder` is the run's directory."""
-        return []
-
     def configure_model(self) -> None:
         """Split the weights and their average over the processes, where the strategy does that."""
-        strategy = self.trainer.strategy
-        if isinstance(strategy, ShardedStrategy):
-            strategy.shard(self.model, self.ema and self.ema.module)
+        if self.device_mesh is not None:
+            shard(self.device_mesh["data_parallel"], self.model, self.ema and self.ema.module)
             if self.ema is not None:
                 # they are not split, and cannot be averaged in one call with what is: copied
                 self.ema.exclude_buffers = True
@@ -153,34 +148,34 @@ class TrainingTask(pl.LightningModule):
     def _count(self, batch: Batch, batch_idx: int) -> None:
         self.skipped.update(batch.skipped)
         if len(batch.images) > 0:
-            self.judge(batch, batch_idx)
+            self.evaluate_batch(batch, batch_idx)
 
     def on_validation_start(self) -> None:
         """Processes judge different numbers of batches, so each needs the weights."""
-        self._judging.enter_context(self.whole_weights())
+        self._evaluating.enter_context(self.whole_weights())
 
     def on_validation_end(self) -> None:
         """Back to training."""
-        self._judging.close()
+        self._evaluating.close()
 
     def on_test_start(self) -> None:
         """As for validation."""
-        self._judging.enter_context(self.whole_weights())
+        self._evaluating.enter_context(self.whole_weights())
 
     def on_test_end(self) -> None:
         """As for validation."""
-        self._judging.close()
+        self._evaluating.close()
 
     def on_validation_epoch_end(self) -> None:
         """Log the figures over the validation split."""
-        self._log_figures("val")
+        self._log_metrics("val")
 
     def on_test_epoch_end(self) -> None:
         """Log the figures over the test split."""
-        self._log_figures("test")
+        self._log_metrics("test")
 
-    def _log_figures(self, stage: str) -> None:
-        for name, value in self.figures().items():
+    def _log_metrics(self, stage: str) -> None:
+        for name, value in self.compute_metrics().items():
             self.log(f"{stage}/{name}", value)
 
     def configure_optimizers(self) -> Any:

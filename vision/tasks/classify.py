@@ -11,10 +11,10 @@ from vision.config import Config
 from vision.datasets.dataset import Batch
 from vision.metrics.classification import ClassificationMetrics
 from vision.models.classifier import create_classifier
-from vision.tasks.base import TrainingTask
+from vision.tasks.base import VisionTask
 
 
-class ClassifyTask(TrainingTask):
+class ClassifyTask(VisionTask):
     """Trains a timm model with the norm of `config` on cross-entropy.
 
     Figures are `top1`, `top5`, `loss` and, for the averaged weights, `ema_{top1,top5,loss}`.
@@ -64,12 +64,12 @@ class ClassifyTask(TrainingTask):
             images, targets = self.mixup(images, targets)
         return self.criterion(self(images), targets)
 
-    def judge(self, batch: Batch, batch_idx: int) -> None:
+    def evaluate_batch(self, batch: Batch, batch_idx: int) -> None:
         self.metrics.update(self.model(batch.images), batch.targets)
         if self.ema is not None:
             self.ema_metrics.update(self.ema.module(batch.images), batch.targets)
 
-    def figures(self) -> dict[str, Tensor | float]:
+    def compute_metrics(self) -> dict[str, Tensor | float]:
         judged = [("", self.metrics)] + [("ema_", self.ema_metrics)] * (self.ema is not None)
         values: dict[str, Tensor | float] = {}
         for prefix, metrics in judged:

@@ -3,54 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, SumMetric
 
-from vision.callbacks.samples import SampleGrid
 from vision.config import Config
 from vision.datasets.dataset import Batch
-from vision.datasets.seeding import derive_seed
+from vision.diffusion.load_pipeline import make_pipeline
 from vision.diffusion.objective import DiffusionObjective, Terms, drop_labels
+from vision.diffusion.pipeline import DiTPipeline
 from vision.models.dit import DiT, create_dit
 from vision.models.dit_sizes import dit_size
 from vision.norms.convert import Conversion
-from vision.tasks.base import TrainingTask
-
-if TYPE_CHECKING:
-    from vision.pipelines.dit import DiTPipeline
+from vision.seeding import derive_seed
+from vision.tasks.base import VisionTask
 
 _QUARTILES = 4
 
 
-def create_model(config: Config, num_classes: int) -> DiT:
-    """The model of `config`. Raises ValueError for norm options that do not fit."""
-    model = config.model
-    try:
-        return create_dit(
-            model.name,
-            sample_size=config.data.img_size,
-            in_channels=config.data.in_chans,
-            num_classes=num_classes,
-            learn_sigma=config.dit.learn_sigma,
-            norm=config.norm.name,
-            norm_options=dict(config.norm.options),
-            zero_init=config.dit.zero_init,
-            patch_size=model.patch_size,
-            embed_dim=model.embed_dim,
-            depth=model.depth,
-            num_heads=model.num_heads,
-        )
-    except ValueError as error:
-        raise ValueError(f"norm.options = {config.norm.options}: {error}") from error
-
-
-class DiTTask(TrainingTask):
+class DiTTask(VisionTask):
     """Trains a DiT on noised images (or latents) and their classes.
 
     Figures are `loss`, `mse` and `vb` on noise and timesteps that are the same at every validation,
@@ -63,7 +37,7 @@ class DiTTask(TrainingTask):
     curves: ClassVar = {"loss": "loss (squared error + bound)"}
 
     def __init__(self, config: Config, class_names: list[str], steps_per_epoch: int) -> None:
-        model = create_model(config, len(class_names))
+        model = create_dit(config, len(class_names))
         if config.dit.gradient_checkpointing:
             model.enable_gradient_checkpointing()
         super().__init__(config, model, _norms(model), class_names, steps_per_epoch)
@@ -72,8 +46,8 @@ class DiTTask(TrainingTask):
         # (sums, not a weighted MeanMetric: without NaN checks that ignores its weights)
         self.quartile_errors = _sums(_QUARTILES)
         self.quartile_counts = _sums(_QUARTILES)
-        self.judged = _means(len(Terms._fields))
-        self.ema_judged = _means(len(Terms._fields))
+        self.evaluated = _means(len(Terms._fields))
+        self.ema_evaluated = _means(len(Terms._fields))
         for total in (*self.quartile_errors, *self.quartile_counts):
             total.persistent(True)
 
@@ -113,20 +87,20 @@ class DiTTask(TrainingTask):
                 count.reset()  # type: ignore[operator]
         return loss
 
-    def judge(self, batch: Batch, batch_idx: int) -> None:
+    def evaluate_batch(self, batch: Batch, batch_idx: int) -> None:
         x0 = batch.images
         noise, t, _ = self._draws(batch, "judge")
-        models = [(self.model, self.judged)]
+        models = [(self.model, self.evaluated)]
         if self.ema is not None:
-            models.append((self.ema.module, self.ema_judged))
+            models.append((self.ema.module, self.ema_evaluated))
         for model, means in models:
             for mean, values in zip(
                 means, self._terms(model, x0, noise, t, batch.targets), strict=True
             ):
                 mean.update(values)  # type: ignore[operator]
 
-    def figures(self) -> dict[str, Tensor | float]:
-        judged = [("", self.judged)] + [("ema_", self.ema_judged)] * (self.ema is not None)
+    def compute_metrics(self) -> dict[str, Tensor | float]:
+        judged = [("", self.evaluated)] + [("ema_", self.ema_evaluated)] * (self.ema is not None)
         values: dict[str, Tensor | float] = {}
         for prefix, means in judged:
             for name, mean in zip(Terms._fields, means, strict=True):
@@ -134,24 +108,11 @@ class DiTTask(TrainingTask):
                 mean.reset()  # type: ignore[operator]
         return values
 
-    def callbacks(self, folder: Path) -> list[pl.Callback]:
-        found: list[pl.Callback] = []
-        every = self.config.dit.sample_every_n_steps
-        if every is not None:
-            found.append(SampleGrid(folder / "samples", every))
-        if self.config.evaluation.extractor is not None:
-            from vision.callbacks.generation import GenerationMetrics  # imports torch-fidelity
-
-            found.append(GenerationMetrics(self.config, folder / "evaluation"))
-        return found
-
     def make_pipeline(self, ema: bool, sampler: str = "ddpm") -> DiTPipeline:
         """A pipeline of the weights as they are now; `ema`: of their average, where there is one.
 
         It shares the model with the training, and its mode: switch it to eval before sampling.
         """
-        from vision.pipelines.load import make_pipeline
-
         model = self.ema.module if ema and self.ema is not None else self.model
         return make_pipeline(model, self.config, self.class_names, sampler)
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar, cast
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from vision.callbacks.knn import KnnAccuracy
-from vision.callbacks.reconstruction import Reconstructions
 from vision.config import Config
 from vision.datasets.dataset import Batch
-from vision.datasets.seeding import derive_seed
 from vision.models.mae import MAE, create_mae
-from vision.tasks.base import TrainingTask
+from vision.seeding import derive_seed
+from vision.tasks.base import VisionTask
 
 
-class MAETask(TrainingTask):
+class MAETask(VisionTask):
     """Trains an `MAE` on the squared error over removed patches; labels are never trained on.
 
     Figures are `loss` under masks that follow from the seed and each image's index, and, every n
@@ -36,7 +32,7 @@ class MAETask(TrainingTask):
     def __init__(self, config: Config, class_names: list[str], steps_per_epoch: int) -> None:
         model, conversion = create_mae(config)
         super().__init__(config, model, conversion, class_names, steps_per_epoch)
-        self.judged_loss = MeanMetric(nan_strategy="disable")
+        self.evaluated_loss = MeanMetric(nan_strategy="disable")
 
     def compute_loss(self, batch: Batch) -> Tensor:
         noise = self._noise(batch.indices.tolist(), "train", self.current_epoch)
@@ -44,35 +40,16 @@ class MAETask(TrainingTask):
         loss, _, _ = self.model(batch.images, self.config.mae.mask_ratio, noise)
         return loss
 
-    def judge(self, batch: Batch, batch_idx: int) -> None:
+    def evaluate_batch(self, batch: Batch, batch_idx: int) -> None:
         noise = self._noise(batch.indices.tolist()).to(batch.images.device)
         loss, _, _ = self.model(batch.images, self.config.mae.mask_ratio, noise)
         # once per image: MeanMetric leaves weights out where it does not look for NaN
-        self.judged_loss.update(loss.expand(len(batch.images)))
+        self.evaluated_loss.update(loss.expand(len(batch.images)))
 
-    def figures(self) -> dict[str, Tensor | float]:
-        loss = self.judged_loss.compute()
-        self.judged_loss.reset()
+    def compute_metrics(self) -> dict[str, Tensor | float]:
+        loss = self.evaluated_loss.compute()
+        self.evaluated_loss.reset()
         return {"loss": loss}
-
-    def callbacks(self, folder: Path) -> list[pl.Callback]:
-        config, options = self.config, self.config.mae
-        result: list[pl.Callback] = []
-        if options.knn_every_n_epochs is not None:
-            every, classes = options.knn_every_n_epochs, len(self.class_names)
-            result.append(KnnAccuracy(every, options.knn_neighbors, classes))
-        if options.pictures_every_n_epochs is not None:
-            result.append(
-                Reconstructions(
-                    folder / "reconstructions",
-                    options.pictures_every_n_epochs,
-                    options.pictures,
-                    options.mask_ratio,
-                    config.data,
-                    config.seed,
-                )
-            )
-        return result
 
     def _noise(self, indices: list[int], *keys: str | int) -> Tensor:
         """Noise [B, L] of images that depends on seed, keys and their place in the split alone, and

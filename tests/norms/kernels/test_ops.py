@@ -1,0 +1,126 @@
+"""The operators within torch: registration, tracing, precision under autocast, memory kept."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from vision.norms import create_norm
+from vision.norms.kernels import ops
+
+
+def norm(place, dim: int = 32, num_heads: int = 4, **options) -> nn.Module:
+    made = create_norm(
+        "seednorm", dim, num_heads=num_heads, backend=place.backend, device=place.device, **options
+    )
+    torch.manual_seed(0)
+    nn.init.normal_(made.beta, std=0.1)
+    return made
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_opcheck_passes(place, make, affine):
+    inputs = make(place.device, (2, 3, 16), 2, affine=affine)
+    torch.library.opcheck(ops._forward, (inputs.x, *inputs.parameters, 2, 1e-6, place.backend))
+    y, rstd, s = (
+        t.detach() for t in ops._forward(inputs.x, *inputs.parameters, 2, 1e-6, place.backend)
+    )
+    given = [t if t is None else t.detach() for t in (inputs.x, *inputs.parameters)]
+    torch.library.opcheck(ops._backward, (torch.ones_like(y), *given, rstd, s, 2, place.backend))
+
+
+@pytest.mark.parametrize("channels_first", [False, True])
+def test_compiles_without_a_graph_break_for_any_number_of_rows(place, channels_first):
+    layer = norm(place, channels_first=channels_first)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager", dynamic=True)
+    for size in (3, 5):
+        shape = (2, 32, size) if channels_first else (2, size, 32)
+        x = torch.randn(shape, device=place.device)
+        results = []
+        for function in (layer, compiled):
+            leaf = x.clone().requires_grad_()
+            y = function(leaf)
+            results.append((y, *torch.autograd.grad(y.square().sum(), (leaf, layer.alpha))))
+        assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_exports_as_one_node(place):
+    layer = norm(place)
+    x = torch.randn(2, 3, 32, device=place.device)
+    rows = torch.export.Dim("rows")
+    program = torch.export.export(layer, (x,), dynamic_shapes=({1: rows},))
+    targets = [str(n.target) for n in program.graph.nodes if n.op == "call_function"]
+    assert [t for t in targets if "getitem" not in t] == ["vision.seednorm_forward.default"]
+    longer = torch.randn(2, 7, 32, device=place.device)
+    assert torch.equal(program.module()(longer), layer(longer))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_changes_nothing(place, dtype):
+    layer = norm(place)
+    x = torch.randn(4, 32, device=place.device).to(dtype).requires_grad_()
+    plain = layer(x)
+    with torch.autocast(place.device, dtype=torch.bfloat16):
+        y = layer(x)
+    assert y.dtype == dtype and torch.equal(y, plain)
+    assert torch.equal(
+        *(torch.autograd.grad(t.float().sum(), x, retain_graph=True)[0] for t in (y, plain))
+    )
+
+
+def test_a_second_derivative_is_refused_with_the_way_out(place):
+    x = torch.randn(4, 32, device=place.device, requires_grad=True)
+    (dx,) = torch.autograd.grad(norm(place)(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="backend: eager"):
+        dx.sum().backward()
+
+
+def kept(layer: nn.Module, x: torch.Tensor) -> int:
+    """Bytes that a forward keeps for the backward, the layer's own parameters aside."""
+    own = {p.data_ptr() for p in layer.parameters()}
+    seen: dict[int, int] = {}
+
+    def pack(t: torch.Tensor) -> torch.Tensor:
+        if t.data_ptr() not in own:
+            seen[t.data_ptr()] = t.numel() * t.element_size()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        layer(x)
+    return sum(seen.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("num_heads", [1, 16])
+def test_keeps_no_more_than_layernorm_and_a_number_per_head(place, dtype, num_heads):
+    rows, dim = 50, 64
+    x = torch.randn(rows, dim, device=place.device).to(dtype).requires_grad_()
+    ours = kept(norm(place, dim, num_heads, dtype=dtype), x)
+    theirs = kept(nn.LayerNorm(dim, device=place.device, dtype=dtype), x)
+    assert ours <= theirs + 4 * num_heads * rows
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("channels_first", [True, False])
+def test_the_layer_agrees_with_its_plain_form(place, affine, channels_first):
+    layer = norm(place, affine=affine, channels_first=channels_first)
+    plain = norm(place, affine=affine, channels_first=channels_first)
+    plain.backend = "eager"
+    shape = (2, 32, 5, 3) if channels_first else (2, 5, 3, 32)
+    x = torch.randn(shape, device=place.device)
+    torch.testing.assert_close(layer(x), plain(x))
+    assert layer(x).stride() == plain(x).stride()
+
+
+def test_an_export_that_chooses_by_itself_holds_the_plain_formula(place):
+    layer = create_norm("seednorm", 32)
+    program = torch.export.export(layer, (torch.randn(2, 32),))
+    assert not [n for n in program.graph.nodes if "vision" in str(n.target)]
+
+
+def test_dropout_in_training_takes_the_plain_form(place):
+    layer = norm(place, dropout=0.5)
+    x = torch.randn(8, 32, device=place.device)
+    assert "seednorm" in type(layer.eval()(x).grad_fn).__name__
+    assert "seednorm" not in type(layer.train()(x).grad_fn).__name__

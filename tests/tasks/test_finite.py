@@ -1,0 +1,22 @@
+"""The place where numbers stop being finite is named."""
+
+import torch
+from torch import nn
+
+from vision.tasks.finite import nonfinite_module, nonfinite_tensor
+
+
+def test_the_first_broken_module_is_named() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.ReLU())
+    x = torch.ones(1, 2)
+    assert nonfinite_module(model, lambda: model(x)) is None
+    nn.init.constant_(model[1].bias, float("inf"))
+    assert nonfinite_module(model, lambda: model(x)) == "1 (Linear)"
+    assert not model[1]._forward_hooks
+
+
+def test_the_first_broken_tensor_is_named_and_missing_ones_are_passed_over() -> None:
+    good, bad = torch.ones(3), torch.tensor([0.0, float("nan")])
+    assert nonfinite_tensor([("a", good), ("b", None)]) is None
+    assert nonfinite_tensor([]) is None
+    assert nonfinite_tensor([("a", good), ("b", None), ("c", bad), ("d", bad)]) == "c"

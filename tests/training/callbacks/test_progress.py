@@ -1,0 +1,69 @@
+"""Time that training waits for data, as the run's table has it."""
+
+import time
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from vision.datasets.loader import ResumableLoader
+from vision.training.callbacks.metrics_csv import MetricsCSV, read_metrics
+from vision.training.callbacks.progress import DataWait
+
+
+class Slow(Dataset):
+    """Samples that take 20 ms to load."""
+
+    def __len__(self) -> int:
+        return 9
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        time.sleep(0.02)
+        return torch.ones(1)
+
+
+class Step(pl.LightningModule):
+    """Steps of 60 ms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        time.sleep(0.06)
+        return self.layer(batch).mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, float]]:
+    path = tmp_path_factory.mktemp("progress") / "metrics.csv"
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=2, logger=MetricsCSV(path), callbacks=[DataWait(4)],
+        log_every_n_steps=1, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(Step(), ResumableLoader(Slow(), batch_size=1))
+    return read_metrics(Path(path))
+
+
+def test_waiting_for_data_is_measured_every_n_steps(rows: dict[int, dict[str, float]]) -> None:
+    shares = {step: row.get("train/data_wait_percent") for step, row in rows.items()}
+    # Lightning repeats what was logged last; batches 4 and 8 of each epoch of 9
+    changed = [step for step in shares if shares[step] != shares.get(step - 1)]
+    assert changed == [4, 8, 13, 17]
+    assert shares.keys().isdisjoint(range(9, 13))  # nothing of the epoch before
+
+
+def test_it_is_the_share_of_the_time_between_logged_steps(
+    rows: dict[int, dict[str, float]],
+) -> None:
+    shares = [row["train/data_wait_percent"] for row in rows.values() if "epoch" in row]
+    assert len(shares) == 10
+    # both sleep longer on a busy machine, but neither can be none of the time nor all of it
+    assert all(1 < share < 99 for share in shares)

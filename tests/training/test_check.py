@@ -1,0 +1,136 @@
+"""Impossible combinations are found before torch is imported."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vision.config import load_config
+from vision.training.check import check_config
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def refusal(*overrides: str) -> str:
+    loaded = load_config([CONFIGS / "vit_b_seednorm.yaml"], list(overrides))
+    with pytest.raises((ValueError, FileNotFoundError)) as caught:
+        check_config(loaded.config)
+    return str(loaded.locate(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["data.img_size=10"], ["data.img_size = 10", "patch size 4", "8 or 12"]),
+        (["norm.name=seednrm"], ["norm.name = 'seednrm'", "did you mean 'seednorm'"]),
+        (["norm.options.num_heads=7"], ["num_heads = 7", "768", "nearest: 6"]),
+        (["model.num_heads=7"], ["model.num_heads = 7", "768", "nearest: 6"]),
+        (["model.name=vit_base_patch16_244"], ["did you mean 'vit_base_patch16_224'"]),
+        (["data.name=folder"], ["data.root"]),
+        (["data.name=folder", "data.root=/no/such"], ["data.root", "/no/such"]),
+        (["norm.module=nowhere.py"], ["norm.module = nowhere.py", "no such file"]),
+        (["optim.lr=0"], ["optim.lr = 0", "more than 0"]),
+        (["optim.lr=.nan"], ["optim.lr = nan"]),
+        (["model.drop_path_rate=1"], ["model.drop_path_rate = 1", "less than 1"]),
+        (["data.crop_pct=0"], ["data.crop_pct = 0"]),
+        (["optim.betas=[0.9]"], ["optim.betas = [0.9]", "two numbers"]),
+        (["optim.warmup_epochs=9", "trainer.epochs=9"], ["optim.warmup_epochs = 9", "= 9)"]),
+        (["name=../../escape"], ["name = ", "letters, digits"]),
+        (["mix.mixup=1", "trainer.batch_size_total=63"], ["trainer.batch_size_total", "even"]),
+        (["model.name=convnext_atto"], ["model.patch_size = 4", "set it to null"]),
+    ],
+)
+def test_impossible_settings_are_refused(overrides: list[str], expected: list[str]) -> None:
+    message = refusal(*overrides)
+    assert "\n" not in message
+    for part in expected:
+        assert part in message
+
+
+def test_the_place_of_the_key_is_named() -> None:
+    assert refusal("norm.options.num_heads=7").startswith("command line: ")
+    loaded = load_config([CONFIGS / "vit_ti_seednorm.yaml"])
+    place = str(loaded.locate(ValueError("data.img_size = 8: example")))
+    assert "digits.yaml:9: " in place
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("vit_*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_config_can_be_run(file: Path) -> None:
+    check_config(load_config([file]).config)
+
+
+@pytest.mark.parametrize("recipe", ["imagenet_vit_b", "imagenet_vit_l"])
+def test_recipes_can_be_laid_over_each_norm(recipe: str, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split / "n01440764").mkdir(parents=True)
+    model = recipe.removeprefix("imagenet_")
+    for file in sorted(CONFIGS.glob(f"{model}_*.yaml")):
+        loaded = load_config(
+            [file, CONFIGS / "recipes" / f"{recipe}.yaml"], [f"data.root={tmp_path}"]
+        )
+        check_config(loaded.config)
+        config = loaded.config
+        assert config.data.img_size == 224
+        assert config.model.patch_size is None
+        assert config.trainer.batch_size_total == 4096
+        assert config.name == f"{recipe}_{config.norm.name}"
+
+
+def test_checks_import_no_torch() -> None:
+    code = (
+        "import sys; from vision.training.check import load_checked; "
+        "load_checked(['configs/vit_b_dyt.yaml']);"
+        "heavy = {'torch', 'timm', 'pytorch_lightning', 'numpy'} & set(sys.modules); "
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=CONFIGS.parent, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("mae.mask_ratio=0.99", "of 16 patches"),
+        ("mae.mask_ratio=1.0", "0 or more, and less than 1"),
+        ("mae.decoder_embed_dim=90", "a multiple of 4"),
+        ("mae.decoder_norm=layernrm", "did you mean 'layernorm'"),
+        ("mae.decoder_norm_options={eps: 1.0e-5}", "of no norm"),
+        ("optim.layer_decay=0.65", "task mae has no use for it; set it to null"),
+        ("mix.mixup=0.8", "task mae has no use for it; set it to 0.0"),
+        ("model.name=resnet18", "vit_"),
+    ],
+)
+def test_an_autoencoder_that_cannot_be_is_refused_by_its_key(override: str, message: str) -> None:
+    sizes = ["data.img_size=8", "model.patch_size=2", "mae.decoder_num_heads=3"]
+    if "resnet" in override:
+        sizes = ["model.patch_size=null"]
+    config = load_config([CONFIGS / "mae_ti_layernorm.yaml"], [*sizes, override]).config
+    with pytest.raises(ValueError, match=override.partition("=")[0].replace(".", r"\.")) as error:
+        check_config(config)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "batch"),
+    [("mae", 4096), ("mae_finetune", 1024), ("mae_linprobe", 16384)],
+)
+def test_mae_recipes_can_be_laid_over_each_norm(recipe: str, batch: int, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split / "n01440764").mkdir(parents=True)
+    step = recipe.removeprefix("mae").removeprefix("_")
+    files = sorted(CONFIGS.glob(f"mae_b_{step}_*.yaml" if step else "mae_b_*norm.yaml"))
+    files = [f for f in files if step or not {"finetune", "linprobe"} & set(f.stem.split("_"))]
+    assert files
+    name = f"imagenet_mae_{step}_b" if step else "imagenet_mae_b"
+    for file in files:
+        config = load_config(
+            [file, CONFIGS / "recipes" / f"{name}.yaml"], [f"data.root={tmp_path}"]
+        ).config
+        check_config(config)
+        assert config.data.img_size == 224
+        assert config.model.patch_size is None
+        assert config.data.train_fraction == 1.0
+        assert config.trainer.batch_size_total == batch

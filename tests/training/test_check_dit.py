@@ -1,0 +1,62 @@
+"""What is refused of a DiT's configuration before torch is imported."""
+
+from pathlib import Path
+
+import pytest
+
+from vision.config import load_config
+from vision.training.check import check_config
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "configs").glob("dit_*.yaml"))
+
+
+def check(*overrides: str, config: str = "configs/dit_b4_seednorm.yaml") -> None:
+    check_config(load_config([ROOT / config], overrides).config)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configs_are_sound(path: Path) -> None:
+    config = load_config([path]).config
+    check_config(config)
+    assert config.task == "dit"
+    assert config.model.embed_dim is not None  # narrowed
+
+
+def test_the_recipe_restores_the_published_size(tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "index.json").write_text("{}")
+    recipe = ROOT / "configs/recipes/imagenet_dit.yaml"
+    files = [ROOT / "configs/dit_xl2_layernorm.yaml", recipe]
+    config = load_config(files, [f"data.root={tmp_path}"]).config
+    check_config(config)
+    sizes = config.model.embed_dim, config.model.depth, config.model.patch_size
+    assert sizes == (None, None, None)
+    assert config.optim.lr == 1e-4 and config.optim.weight_decay == 0
+    assert config.name == "imagenet_dit_xl_2_layernorm"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.name=dit_m_4", r"model.name = 'dit_m_4': task dit has none"),
+        ("model.patch_size=3", r"data.img_size = 8: not a multiple of the patch size 3"),
+        ("model.num_heads=3", r"model.num_heads = 3: does not divide the width 128"),
+        ("norm.options.num_heads=7", r"num_heads = 7 does not divide the width 128"),
+        ("data.mean=[0.3]", r"data.mean = \[0.3\]: .*set it to \[0.5\]"),
+        ("mix.mixup=0.2", r"mix.mixup = 0.2: task dit has no use for it"),
+        ("dit.vae=somewhere", r"dit.vae = 'somewhere': decodes latents"),
+        ("dit.label_dropout=1", r"dit.label_dropout = 1.0: expected 0 or more, and less than 1"),
+        ("dit.sample_steps=0", r"dit.sample_steps = 0: expected a whole number from 1 to 1000"),
+        ("data.name=latents", r"data.root = null"),
+    ],
+)
+def test_what_cannot_work_is_named(override: str, message: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        check(override)
+
+
+def test_width_must_suit_position_embeddings() -> None:
+    with pytest.raises(ValueError, match=r"model.embed_dim = 30: .*nearest: 28 or 32"):
+        check("model.embed_dim=30", "model.num_heads=3", "norm.options.num_heads=1")

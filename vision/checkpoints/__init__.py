@@ -1,0 +1,1 @@
+"""Checkpoints: the file format, runs, published formats, exports."""

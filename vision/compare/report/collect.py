@@ -1,0 +1,97 @@
+"""Reads what the runs of a comparison left."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vision.compare.grid import Cell, CompareConfig, load_compare, make_cells
+from vision.compare.runs import read_status
+from vision.training.callbacks.metrics_csv import read_metrics
+from vision.training.run_directory import read_summary
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell: `state` is finished, diverged, failed, unfinished or not started."""
+
+    cell: Cell
+    folder: Path
+    state: str
+    message: str
+    summary: dict[str, Any]  # empty where it has not finished
+    metrics: dict[int, dict[str, float]]  # rows of metrics.csv by step
+    environment: dict[str, Any]  # of its last start; empty where it has none
+
+    def figure(self, name: str) -> float | None:
+        """A final figure, None where there is none."""
+        return self.summary.get("metrics", {}).get(name)
+
+    @property
+    def images_per_sec(self) -> float | None:
+        """Median training throughput over what was logged."""
+        key = "train/images_per_sec"
+        values = sorted(row[key] for row in self.metrics.values() if key in row)
+        return values[len(values) // 2] if values else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The grid and all its runs."""
+
+    folder: Path
+    config: CompareConfig
+    runs: tuple[Run, ...]
+
+    def of(self, task: str, norm: str) -> list[Run]:
+        """The runs of one task and norm, by seed."""
+        return [r for r in self.runs if (r.cell.task, r.cell.norm) == (task, norm)]
+
+    def values(self, task: str, norm: str) -> dict[int, float]:
+        """The compared figure of every finished run, by seed."""
+        name = self.config.tasks[task].figure
+        found = {run.cell.seed: run.figure(name) for run in self.of(task, norm)}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+
+def read_comparison(folder: Path) -> Comparison:
+    """What lies in the directory of a comparison, which may have been moved since.
+
+    Raises FileNotFoundError where there is no compare.yaml in it.
+    """
+    file = folder / "compare.yaml"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{folder}: no compare.yaml in it; expected the directory that tools/compare.py writes"
+        )
+    config = load_compare(file)
+    status = read_status(folder)
+    runs = []
+    for cells in make_cells(config).values():
+        for cell in cells:
+            known = status.get(str(cell))
+            runs.append(_read_run(cell, folder, known.state if known else None, known))
+    return Comparison(folder, config, tuple(runs))
+
+
+def _read_run(cell: Cell, root: Path, state: str | None, known: Any) -> Run:
+    folder = root / cell.task / cell.folder.name
+    summary = read_summary(folder) or {}
+    if summary:
+        state = "finished"
+    elif state is None:
+        state = "unfinished" if folder.exists() else "not started"
+    metrics = folder / "metrics.csv"
+    environment = folder / "environment.json"
+    starts = json.loads(environment.read_text("utf-8")) if environment.is_file() else []
+    return Run(
+        cell,
+        folder,
+        state,
+        known.message if known else "",
+        summary,
+        read_metrics(metrics) if metrics.is_file() else {},
+        starts[-1] if starts else {},
+    )

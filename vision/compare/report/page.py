@@ -1,0 +1,174 @@
+"""One self-contained HTML page."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from omegaconf import OmegaConf
+
+from vision.compare.report import pictures
+from vision.compare.report.collect import Comparison
+from vision.compare.report.published import PUBLISHED
+from vision.compare.report.tables import (
+    TITLES,
+    Row,
+    cells_of,
+    make_rows,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
+from vision.config import Config, load_config
+from vision.config.load import leaf_keys
+from vision.files import written
+
+# what may be worth a curve, whatever the task
+_CURVES = ("train/loss", "val/loss", "val/top1", "val/knn_top1")
+_MAPS = ("input_rms", "dynamic_mean", "dynamic_std", "dynamic_saturated", "saturated")
+_SHEETS = ("samples", "reconstructions")
+
+
+@dataclass(frozen=True)
+class Section:
+    """One task on the page; pictures are (title, address)."""
+
+    task: str
+    rows: list[tuple[Row, list[str]]]
+    charts: list[tuple[str, str]]
+    sheets: list[tuple[str, str]]
+    maps: list[tuple[str, str]]
+    settings: list[tuple[str, list[str]]]  # keys that differ between norms, value by norm
+
+
+def write_report(comparison: Comparison, target: Path) -> list[Path]:
+    """Write `report.html`, `.md`, `.tex` and `.csv` into `target`; returns their paths."""
+    rows = make_rows(comparison)
+    target.mkdir(parents=True, exist_ok=True)
+    texts = {
+        "html": render(comparison, rows),
+        "md": to_markdown(rows),
+        "tex": to_latex(rows),
+        "csv": to_csv(rows),
+    }
+    paths = []
+    for ending, text in texts.items():
+        path = target / f"report.{ending}"
+        with written(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        paths.append(path)
+    return paths
+
+
+def render(comparison: Comparison, rows: list[Row]) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=PackageLoader("vision.compare.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+    )
+    return environment.get_template("page.html").render(
+        comparison=comparison,
+        titles=TITLES,
+        findings=findings(comparison, rows),
+        sections=[_section(comparison, task, rows) for task in comparison.config.tasks],
+        troubles=[run for run in comparison.runs if run.state != "finished"],
+        published=PUBLISHED,
+        grid=OmegaConf.to_yaml(OmegaConf.structured(comparison.config)),
+        versions=_versions(comparison),
+    )
+
+
+def findings(comparison: Comparison, rows: list[Row]) -> list[str]:
+    """A sentence per task: what the intervals decide, and what they leave open."""
+    sentences = []
+    for task, grid in comparison.config.tasks.items():
+        mine = [row for row in rows if row.task == task and row.mean is not None]
+        decided = [f"{r.norm} is {r.verdict}" for r in mine if r.verdict in ("better", "worse")]
+        undecided = [r.norm for r in mine if r.verdict == "undecided"]
+        parts = []
+        if decided:
+            parts.append(", ".join(decided) + f" than {comparison.config.baseline}")
+        if undecided:
+            parts.append(
+                f"no difference to {comparison.config.baseline} is shown for "
+                + ", ".join(undecided)
+            )
+        text = "; ".join(parts) or "nothing to compare"
+        sentences.append(f"{task} ({grid.figure}): {text}.")
+    return sentences
+
+
+def _section(comparison: Comparison, task: str, rows: list[Row]) -> Section:
+    figure = comparison.config.tasks[task].figure
+    charts = [(f"{figure}: each dot a seed", pictures.seed_dots(comparison, task))]
+    for name in _CURVES:
+        curve = pictures.training_curve(comparison, task, name)
+        charts.append((f"{name}: mean and range over seeds", curve))
+    return Section(
+        task,
+        [(row, cells_of(row)) for row in rows if row.task == task],
+        [(title, picture) for title, picture in charts if picture is not None],
+        _sheets(comparison, task),
+        _maps(comparison, task),
+        _differing_settings(comparison, task),
+    )
+
+
+def _sheets(comparison: Comparison, task: str) -> list[tuple[str, str]]:
+    """The last sample or reconstruction grid of each norm's first run that has one."""
+    found = []
+    for norm in comparison.config.norms:
+        for run in comparison.of(task, norm)[:1]:
+            for kind in _SHEETS:
+                files = sorted((run.folder / kind).glob("*.png"))
+                if files:
+                    title = f"{norm}, seed {run.cell.seed}: {kind}"
+                    found.append((title, pictures.embed(files[-1])))
+    return found
+
+
+def _maps(comparison: Comparison, task: str) -> list[tuple[str, str]]:
+    found = []
+    for norm in comparison.config.norms:
+        for run in comparison.of(task, norm)[:1]:
+            drawn = [(f"{norm} {name}", pictures.heat_map(run, name)) for name in _MAPS]
+            found += [(title, picture) for title, picture in drawn if picture is not None]
+    return found
+
+
+def _differing_settings(comparison: Comparison, task: str) -> list[tuple[str, list[str]]]:
+    """What else than the norm was not the same: first run of each norm, key by key."""
+    found: list[dict[str, Any]] = []
+    for norm in comparison.config.norms:
+        files = [run.folder / "config.yaml" for run in comparison.of(task, norm)]
+        file = next((f for f in files if f.is_file()), None)
+        config = load_config([file]).config if file else Config()
+        found.append({key: _get(config, key) for key in leaf_keys(Config)} if file else {})
+    expected = ("norm", "name", "output_dir", "seed", "model.init_from")
+    return [
+        (key, [str(values.get(key, "-")) for values in found])
+        for key in leaf_keys(Config)
+        if not key.startswith(expected)
+        and not dataclasses.is_dataclass(_get(Config(), key))
+        and len({str(values[key]) for values in found if values}) > 1
+    ]
+
+
+def _get(config: Config, key: str) -> Any:
+    return functools.reduce(getattr, key.split("."), config)
+
+
+def _versions(comparison: Comparison) -> list[tuple[str, list[str]]]:
+    """What the runs ran on, every value that occurs."""
+    seen: dict[str, set[str]] = {}
+    for run in comparison.runs:
+        flat: dict[str, Any] = {**run.environment, **run.environment.get("packages", {})}
+        for key, value in flat.items():
+            if key not in ("packages", "command", "time", "resumed_from_step"):
+                seen.setdefault(key, set()).add(str(value))
+    return [(key, sorted(values)) for key, values in seen.items()]

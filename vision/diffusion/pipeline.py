@@ -1,0 +1,199 @@
+"""Class-conditional images from a `DiT`, as a diffusers pipeline."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, ImagePipelineOutput
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from vision.diffusion.schedulers import has_learned_variance, set_timesteps, whole_output
+from vision.models.dit import DiT
+
+Generators = torch.Generator | list[torch.Generator] | None
+
+# diffusers imports code outside itself only through a file in the folder that it loads
+_LOADER_NAME = "pipeline.py"
+_LOADER = '''"""For `DiffusionPipeline.from_pretrained(FOLDER, trust_remote_code=True)`."""
+
+from vision.diffusion.pipeline import DiTPipeline
+
+__all__ = ["DiTPipeline"]
+'''
+
+
+class DiTPipeline(DiffusionPipeline):
+    """Samples images of given classes.
+
+    A saved pipeline is loaded by `DiTPipeline.from_pretrained(folder)`, and by
+    `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`: diffusers asks for that
+    flag before it imports any class that is not its own.
+
+    Args:
+        transformer: The model; in float16 or bfloat16 only it computes so, the steps are float32.
+        scheduler: See `vision.diffusion.schedulers.create_scheduler`; any diffusers scheduler with
+            the same betas can take its place.
+        vae: Decodes latents; None where the model makes pixels.
+        id2label: Names of the classes by number (as text, for JSON), for labels given as names.
+    """
+
+    _optional_components = ["vae"]  # noqa: RUF012 (diffusers' attribute)
+    model_cpu_offload_seq = "transformer->vae"
+
+    def __init__(
+        self,
+        transformer: DiT,
+        scheduler: DDPMScheduler,
+        vae: AutoencoderKL | None = None,
+        id2label: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.register_modules(transformer=transformer, scheduler=scheduler, vae=vae)
+        self.register_to_config(id2label=id2label)
+        self.labels = {name: int(number) for number, name in (id2label or {}).items()}
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        class_labels: Sequence[int | str],
+        guidance_scale: float = 4.0,
+        num_inference_steps: int = 50,
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        guidance_channels: int | None = None,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        output_type: Literal["pil", "np", "pt"] = "pil",
+        return_dict: bool = True,
+    ) -> ImagePipelineOutput | tuple[Any]:
+        """One image per class.
+
+        Args:
+            class_labels: Numbers or names of classes.
+            guidance_scale: Classifier-free guidance; 1 is none, and costs half.
+            num_inference_steps: Steps, 1 to 1000.
+            generator: One for all images, or a list with one per image: then an image does not
+                depend on what else is in the batch.
+            latents: [B, C, H, W] float32, of unit variance, to start from instead of drawn noise.
+            guidance_channels: Guide the first so many channels; None: all. The published samples
+                guide 3 of 4.
+            guidance_interval: Guide only where timestep/1000 lies within
+                (https://arxiv.org/abs/2404.07724).
+            output_type: "pil", "np" [B, H, W, C] or "pt" [B, C, H, W], both from 0 to 1.
+            return_dict: `ImagePipelineOutput`, else a tuple.
+
+        Raises:
+            ValueError: an unknown class, or an argument out of its range.
+        """
+        device = self._execution_device
+        labels = torch.tensor(self.label_ids(class_labels), device=device)
+        config = self.transformer.config
+        if guidance_channels is None:
+            guidance_channels = config.in_channels
+        if not 1 <= guidance_channels <= config.in_channels:
+            raise ValueError(
+                f"guidance_channels = {guidance_channels}: expected 1 to {config.in_channels}"
+            )
+        size = config.sample_size
+        shape = (len(labels), config.in_channels, size, size)
+        if latents is None:
+            latents = randn_tensor(shape, generator, device, torch.float32)
+        if tuple(latents.shape) != shape:
+            raise ValueError(f"latents: expected shape {shape}, got {tuple(latents.shape)}")
+        timesteps = set_timesteps(self.scheduler, num_inference_steps, device)
+        # 1 but for schedulers that count in sigmas, such as Euler's
+        x = latents.to(device, torch.float32) * self.scheduler.init_noise_sigma
+        low, high = guidance_interval
+        for t in self.progress_bar(timesteps):
+            within = low <= float(t) / self.scheduler.config.num_train_timesteps <= high
+            scale = guidance_scale if within else 1.0
+            output = self.predict(x, t, labels, scale, guidance_channels)
+            x = self._step(output, t, x, generator)
+        images: Any = self._decode(x)
+        self.maybe_free_model_hooks()
+        if output_type != "pt":
+            images = images.permute(0, 2, 3, 1).cpu().numpy()
+        if output_type == "pil":
+            images = self.numpy_to_pil(images)
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def label_ids(self, class_labels: Sequence[int | str]) -> list[int]:
+        """Numbers of classes given by number or name. Raises ValueError for one there is not."""
+        count = self.transformer.config.num_classes
+        numbers = []
+        for label in class_labels:
+            number = self.labels.get(label) if isinstance(label, str) else int(label)
+            if number is None or not 0 <= number < count:
+                known = ", ".join(list(self.labels)[:10]) or "none has a name"
+                raise ValueError(
+                    f"class {label!r}: expected a number from 0 to {count - 1}, or a name ({known})"
+                )
+            numbers.append(number)
+        return numbers
+
+    def predict(
+        self, x: Tensor, t: Tensor, labels: Tensor, guidance_scale: float, channels: int
+    ) -> Tensor:
+        """The model's output [B, C or 2C, H, W] float32 for x, the first `channels` guided.
+
+        The rest, the variance among it, is the conditional output.
+        """
+        scaled = self.scheduler.scale_model_input(x, t)
+        if guidance_scale == 1:
+            return self._model(scaled, t, labels)
+        null = torch.full_like(labels, self.transformer.config.num_classes)
+        both = self._model(torch.cat([scaled, scaled]), t, torch.cat([labels, null]))
+        conditional, unconditional = both.chunk(2)
+        start = unconditional[:, :channels]
+        guided = start + guidance_scale * (conditional[:, :channels] - start)
+        return torch.cat([guided, conditional[:, channels:]], dim=1)
+
+    def _model(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        dtype = self.transformer.dtype
+        return self.transformer(x.to(dtype), t.to(x.device), labels, return_dict=False)[0].float()
+
+    def _step(self, output: Tensor, t: Tensor, x: Tensor, generator: Generators) -> Tensor:
+        if not has_learned_variance(self.scheduler):
+            output = output[:, : x.shape[1]]
+        takes = inspect.signature(self.scheduler.step).parameters
+        options = {"generator": generator} if "generator" in takes else {}
+        with whole_output(self.scheduler):
+            return self.scheduler.step(output, t, x, return_dict=False, **options)[0]
+
+    def _decode(self, x: Tensor) -> Tensor:
+        """Pixels from 0 to 1."""
+        if self.vae is not None:
+            shift = self.vae.config.get("shift_factor") or 0.0
+            x = x / self.vae.config.scaling_factor + shift
+            x = self.vae.decode(x.to(self.vae.dtype)).sample.float()
+        return (x / 2 + 0.5).clamp(0, 1)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **options: Any) -> None:
+        """As in diffusers, with the file that tells it where the class is."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _LOADER_NAME).write_text(_LOADER, encoding="utf-8")
+        super().save_pretrained(save_directory, **options)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **options: Any
+    ) -> DiTPipeline:
+        """As in diffusers; a folder whose only code is what `save_pretrained` wrote is trusted."""
+        folder = Path(pretrained_model_name_or_path)
+        if [p.relative_to(folder).as_posix() for p in folder.rglob("*.py")] == [_LOADER_NAME]:
+            own = (folder / _LOADER_NAME).read_text(encoding="utf-8") == _LOADER
+            options = {"trust_remote_code": own, **options}
+        return super().from_pretrained(pretrained_model_name_or_path, **options)
+
+    def to_json_string(self) -> str:
+        """The configuration, naming the file of the class beside the class."""
+        content = json.loads(super().to_json_string())
+        content["_class_name"] = [Path(_LOADER_NAME).stem, type(self).__name__]
+        return json.dumps(content, indent=2, sort_keys=True) + "\n"

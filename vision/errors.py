@@ -1,0 +1,87 @@
+"""Errors that a person can act on, and what a command-line script makes of them.
+
+Imports neither torch nor any other part of this package.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Callable, Collection
+from typing import NoReturn
+
+_MOST_LETTERS = 1000  # of an error
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message is one line for the person who wrote it.
+
+    Whatever the configuration holds: it is cut where it is long, and has no control characters.
+    """
+
+    def __init__(self, message: str) -> None:
+        line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+        if len(line) > _MOST_LETTERS:
+            half = _MOST_LETTERS // 2
+            line = f"{line[:half]} ... {line[-half:]}"
+        super().__init__(line)
+
+
+class UnwritableError(OSError):
+    """A checkpoint that could not be written; what was saved before is intact."""
+
+
+class CorruptImageError(RuntimeError):
+    """An image that cannot be decoded; the message is one line with its path.
+
+    Its only argument is that line, because a data loader rebuilds the exceptions of its workers
+    from a text.
+    """
+
+    @classmethod
+    def of(cls, path: str, reason: object) -> CorruptImageError:
+        """The error for one image."""
+        cause = " ".join(str(reason).split()) or type(reason).__name__
+        return cls(f"cannot read image {path}: {cause}; remove it or set data.on_corrupt=skip")
+
+
+def corrupt_line(error: CorruptImageError) -> str:
+    """The one line of the error, out of the traceback that a worker's error carries in its text."""
+    lines = re.findall(r"^(?:[\w.]*CorruptImageError: )?(cannot read .*)$", str(error), re.M)
+    return lines[-1] if lines else str(error)
+
+
+def nearest(value: object, choices: Collection[str]) -> str:
+    """'did you mean X?' and the choices where they are few; for the end of an error message."""
+    names = list(choices)
+    close = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
+    hint = f"did you mean '{close[0]}'?" if close else ""
+    listed = f"valid: {', '.join(names)}" if len(names) <= 24 or not close else ""
+    return " ".join(filter(None, [hint, f"({listed})" if hint and listed else listed]))
+
+
+def run_tool(main: Callable[[], None]) -> NoReturn:
+    """Run a script's `main` and exit with its code.
+
+    0: done; 2 and one line: bad input; 3: training diverged; 1: the disk cannot be written; 130:
+    Ctrl-C. Any other exception is a fault of ours and shows its traceback.
+    """
+    try:
+        main()
+    except ConfigError as error:
+        _stop(str(error), 2)
+    except CorruptImageError as error:
+        _stop(corrupt_line(error), 2)
+    except FloatingPointError as error:
+        _stop(str(error), 3)
+    except UnwritableError as error:
+        _stop(str(error), 1)
+    except KeyboardInterrupt:
+        _stop("interrupted", 130)
+    sys.exit(0)
+
+
+def _stop(line: str, code: int) -> NoReturn:
+    print(f"error: {line}", file=sys.stderr, flush=True)
+    sys.exit(code)

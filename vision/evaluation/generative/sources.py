@@ -1,0 +1,228 @@
+"""Where images come from: a folder, a data config, or a run that generates them.
+
+Arrays and statistics in .npz files are in `vision.evaluation.generative.npz`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
+
+from vision.config import load_config
+from vision.config.schema import DataConfig
+from vision.datasets.check import check_data
+from vision.datasets.readers import Reader, open_reader
+from vision.errors import CorruptImageError
+
+_EXTENSIONS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
+
+
+class Source(Protocol):
+    """A set of images, uint8 RGB; grey ones have three equal channels."""
+
+    name: str
+
+    def __len__(self) -> int: ...
+
+    def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
+        """Images [B, 3, H, W] uint8 of ascending `indices`, in their order.
+
+        A batch ends early where the size of the images changes.
+        """
+        ...
+
+    def fingerprint(self) -> str | None:
+        """Names the content; None: never the same twice, or not worth keeping."""
+        ...
+
+
+class FolderSource:
+    """All images below a folder, in the order of their paths, decoded as RGB."""
+
+    def __init__(self, folder: Path, num_workers: int = 0) -> None:
+        self.name = str(folder)
+        self.num_workers = num_workers
+        self.files = sorted(
+            path.resolve() for path in folder.rglob("*") if path.suffix.lower() in _EXTENSIONS
+        )
+        if not self.files:
+            raise FileNotFoundError(
+                f"{folder}: no images; expected files ending in {', '.join(sorted(_EXTENSIONS))}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
+        files = [self.files[index] for index in indices]
+        return _load(_Files(files), batch_size, self.num_workers)
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(b"folder")
+        for file in self.files:
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+        return digest.hexdigest()
+
+
+class DataSource:
+    """One split of a data config: shorter side resized to `data.img_size`, centre cropped."""
+
+    def __init__(self, name: str, config: DataConfig, split: str) -> None:
+        names = {
+            "train": config.train_split,
+            "validation": config.val_split,
+            "test": config.test_split or config.val_split,
+        }
+        if config.name == "latents":
+            raise ValueError("data.name = latents: no images; name the data they were made of")
+        self.config = config
+        self.reader: Reader = open_reader(config, names[split])
+        self.name = f"{name} {split}"
+
+    @classmethod
+    def load(cls, file: str, overrides: Sequence[str], split: str) -> DataSource:
+        """The data of a config file. Raises ConfigError, ValueError or FileNotFoundError."""
+        loaded = load_config([file], overrides)
+        try:
+            check_data(loaded.config.data)
+            return cls(file, loaded.config.data, split)
+        except (ValueError, FileNotFoundError) as error:
+            raise loaded.locate(error) from None
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
+        dataset = _Read(self.reader, list(indices), self.config.img_size)
+        return _load(dataset, batch_size, self.config.num_workers)
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(f"data {self.config.img_size}".encode())
+        for index in range(len(self.reader)):
+            image, _ = self.reader[index]
+            if isinstance(image, Image.Image):
+                digest.update(f"{image.mode} {image.size}".encode() + image.tobytes())
+            else:
+                with image:
+                    digest.update(hashlib.sha256(image.read()).digest())
+        return digest.hexdigest()
+
+
+class TensorSource:
+    """Images [N, 1 or 3, H, W] uint8 in memory. Raises ValueError for any other tensor."""
+
+    def __init__(self, images: Tensor) -> None:
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise ValueError(
+                f"images: expected uint8 [N, 1 or 3, H, W] from 0 to 255, got "
+                f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
+            )
+        if len(images) == 0:
+            raise ValueError("images: the tensor holds none; expected at least one")
+        self.name = f"tensor of {len(images)} images"
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
+        chosen = torch.as_tensor(list(indices))
+        for part in chosen.split(batch_size):
+            yield self.images[part].expand(-1, 3, -1, -1)
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(f"tensor {list(self.images.shape)}".encode())
+        digest.update(self.images.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+class PipelineSource:
+    """Images that a pipeline generates; image i has class i mod the number of classes."""
+
+    def __init__(self, name: str, pipeline: Any, number: int, seed: int, **options: Any) -> None:
+        self.name = name
+        self.pipeline = pipeline
+        self.number = number
+        self.seed = seed
+        self.options = options  # guidance_scale, num_inference_steps: see vision.diffusion.generate
+
+    def __len__(self) -> int:
+        return self.number
+
+    def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
+        from vision.diffusion.generate import generate
+
+        classes = self.pipeline.transformer.config.num_classes
+        chosen = [int(index) for index in indices]
+        labels = [index % classes for index in chosen]
+        for images in generate(
+            self.pipeline, labels, chosen, self.seed, batch_size, **self.options
+        ):
+            yield images.expand(-1, 3, -1, -1)
+
+    def fingerprint(self) -> None:
+        return None
+
+
+def _load(dataset: Dataset[Tensor], batch_size: int, num_workers: int) -> Iterator[Tensor]:
+    """Batches of images of one size each."""
+    loader = DataLoader(
+        dataset,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate_fn=list,
+        generator=torch.Generator(),  # else each pass draws from the global one
+    )
+    for images in loader:
+        start = 0
+        for end in range(1, len(images) + 1):
+            if end == len(images) or images[end].shape != images[start].shape:
+                yield torch.stack(images[start:end])
+                start = end
+
+
+class _Files(Dataset[Tensor]):
+    def __init__(self, files: list[Path]) -> None:
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return pil_to_tensor(_decode(self.files[index], str(self.files[index])))
+
+
+class _Read(Dataset[Tensor]):
+    def __init__(self, reader: Reader, indices: list[int], size: int) -> None:
+        self.reader = reader
+        self.indices = indices
+        self.size = size
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Tensor:
+        number = int(self.indices[index])
+        file, _ = self.reader[number]
+        image = _decode(file, self.reader.filename(number))
+        if image.size != (self.size, self.size):
+            image = center_crop(resize(image, self.size), [self.size, self.size])
+        return pil_to_tensor(image)
+
+
+def _decode(file: Path | IO[bytes] | Image.Image, name: str) -> Image.Image:
+    try:
+        if isinstance(file, Image.Image):
+            return file.convert("RGB")
+        with Image.open(file) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise CorruptImageError.of(name, error) from error

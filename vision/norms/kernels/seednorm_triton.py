@@ -1,0 +1,284 @@
+"""SeeDNorm in Triton, for CUDA and ROCm: one read and one write forward, two and one backward.
+
+A row of D channels is a tile [heads, width of a head], each side rounded up to a power of two and
+masked, so that the sum behind a head's tanh value is a sum over one axis. A program works on tiles
+of several rows, [R, H, W], where rows are short.
+
+With u = x r, s = tanh(x·βᵀ) per head and c = s α + γ, the gradients are those of
+`vision.norms.seednorm`; dα, dβ, dγ are summed by a fixed number of programs, each in a row of its
+own of a small buffer, and then over the programs in a fixed order: no atomics, so a run repeated
+on the same device gives the same bits.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+# (what Triton compiles is not Python: its arguments are pointers, scalars and constants)
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from vision.norms.kernels.triton_config import Config, backward_config, forward_config
+from vision.norms.kernels.triton_tune import tuned
+
+_WIDE = {torch.float64: tl.float64}  # precision of the arithmetic; float32 for all others
+_WAVE = 64 if torch.version.hip else 32
+
+
+@triton.jit
+def _tanh(v):
+    """tanh with a small relative error everywhere: Padé's fraction near 0, exp elsewhere."""
+    q = v * v
+    above = (((q + 990) * q + 135135) * q + 4729725) * q + 34459425
+    below = (((45 * q + 13860) * q + 945945) * q + 16216200) * q + 34459425
+    e = tl.exp(-2 * tl.abs(v))  # never overflows
+    far = (1 - e) / (1 + e)
+    return tl.where(q < 0.25, v * above / below, tl.where(v < 0, -far, far))
+
+
+@triton.jit
+def _tile(HEADS: tl.constexpr, WIDTH: tl.constexpr, H: tl.constexpr, W: tl.constexpr):
+    """Channel numbers of a row's tile, [1, H, W], and which of them exist."""
+    head, inner = tl.arange(0, H)[None, :, None], tl.arange(0, W)[None, None, :]
+    return head * WIDTH + inner, (head < HEADS) & (inner < WIDTH)
+
+
+@triton.jit
+def _vector(pointer, column, inside, WIDE: tl.constexpr):
+    return tl.load(pointer + column, mask=inside, other=0).to(WIDE)
+
+
+@triton.jit
+def _rows(pointer, row, stride, rows, column, inside):
+    """Tiles of several rows, [R, H, W], in the dtype of the memory; zero where there is none."""
+    start = row.to(tl.int64) * stride  # beyond 2^31 elements int32 would wrap
+    mask = (row < rows)[:, None, None] & inside
+    return tl.load(pointer + start[:, None, None] + column, mask=mask, other=0)
+
+
+@triton.jit
+def forward_kernel(
+    X,
+    Y,
+    ALPHA,
+    BETA,
+    GAMMA,
+    RSTD,
+    S,
+    rows,
+    stride,
+    EPS: tl.constexpr,
+    HEADS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    HAS_GAMMA: tl.constexpr,
+    WIDE: tl.constexpr,
+    R: tl.constexpr,
+    H: tl.constexpr,
+    W: tl.constexpr,
+):
+    """y, and per row 1/RMS and the tanh value of each head. One program takes R rows."""
+    column, inside = _tile(HEADS, WIDTH, H, W)
+    row = tl.program_id(0) * R + tl.arange(0, R)
+    x = _rows(X, row, stride, rows, column, inside).to(WIDE)  # [R, H, W]
+
+    mean = tl.sum(tl.sum(x * x, axis=2), axis=1) / (HEADS * WIDTH)  # [R]
+    rstd = 1 / tl.sqrt(mean + EPS)
+    s = _tanh(tl.sum(x * _vector(BETA, column, inside, WIDE), axis=2))  # [R, H]
+    scale = s[:, :, None] * _vector(ALPHA, column, inside, WIDE)
+    if HAS_GAMMA:
+        scale += _vector(GAMMA, column, inside, WIDE)
+    else:
+        scale += 1
+    y = scale * (x * rstd[:, None, None])
+
+    exists = row < rows
+    start = row.to(tl.int64) * (HEADS * WIDTH)
+    out = Y + start[:, None, None] + column
+    tl.store(out, y.to(Y.dtype.element_ty), mask=exists[:, None, None] & inside)
+    tl.store(RSTD + row, rstd, mask=exists)
+    head = tl.arange(0, H)[None, :]
+    where = S + row.to(tl.int64)[:, None] * HEADS + head
+    tl.store(where, s, mask=exists[:, None] & (head < HEADS))
+
+
+@triton.jit
+def backward_kernel(
+    X,
+    DY,
+    DX,
+    ALPHA,
+    BETA,
+    GAMMA,
+    RSTD,
+    S,
+    PARTIAL,
+    rows,
+    x_stride,
+    dy_stride,
+    HEADS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    HAS_GAMMA: tl.constexpr,
+    WIDE: tl.constexpr,
+    PREFETCH: tl.constexpr,
+    IN_REGISTERS: tl.constexpr,
+    R: tl.constexpr,
+    H: tl.constexpr,
+    W: tl.constexpr,
+):
+    """dx, and this program's share of dα, dβ, dγ in PARTIAL `[programs, 3, D]`.
+
+    A program takes every n-th group of R rows, n being the number of programs. The sums stay in
+    registers, or for rows too long for that in the program's own part of PARTIAL (zero before).
+    """
+    DIM: tl.constexpr = HEADS * WIDTH
+    column, inside = _tile(HEADS, WIDTH, H, W)
+    head = tl.arange(0, H)[None, :]
+    step = tl.num_programs(0) * R
+    own = PARTIAL + tl.program_id(0).to(tl.int64) * (3 * DIM) + column
+    if IN_REGISTERS:
+        dalpha = tl.zeros([R, H, W], WIDE)
+        dbeta = tl.zeros([R, H, W], WIDE)
+        dgamma = tl.zeros([R, H, W], WIDE)
+    if PREFETCH:
+        # rows short enough for α and β to stay too; otherwise they are read again, from the cache
+        alpha = _vector(ALPHA, column, inside, WIDE)
+        beta = _vector(BETA, column, inside, WIDE)
+        row = tl.program_id(0) * R + tl.arange(0, R)
+        x_next = _rows(X, row, x_stride, rows, column, inside)
+        g_next = _rows(DY, row, dy_stride, rows, column, inside)
+    for first in range(tl.program_id(0) * R, rows, step):
+        row = first + tl.arange(0, R)
+        exists = row < rows
+        rstd = tl.load(RSTD + row, mask=exists, other=0)[:, None, None]
+        s_at = S + row.to(tl.int64)[:, None] * HEADS + head
+        s = tl.load(s_at, mask=exists[:, None] & (head < HEADS), other=0)
+        if PREFETCH:  # the next group is under way while this one is worked on
+            x, g = x_next.to(WIDE), g_next.to(WIDE)
+            x_next = _rows(X, row + step, x_stride, rows, column, inside)
+            g_next = _rows(DY, row + step, dy_stride, rows, column, inside)
+        else:
+            x = _rows(X, row, x_stride, rows, column, inside).to(WIDE)
+            g = _rows(DY, row, dy_stride, rows, column, inside).to(WIDE)
+            alpha = _vector(ALPHA, column, inside, WIDE)
+            beta = _vector(BETA, column, inside, WIDE)
+
+        gu = g * x * rstd
+        scale = s[:, :, None] * alpha
+        if HAS_GAMMA:
+            scale += _vector(GAMMA, column, inside, WIDE)
+        else:
+            scale += 1
+        pull = tl.sum(tl.sum(gu * scale, axis=2), axis=1) / DIM  # [R]
+        slope = (tl.sum(gu * alpha, axis=2) * (1 - s * s))[:, :, None]  # [R, H, 1]
+        dx = rstd * (g * scale - x * rstd * pull[:, None, None]) + slope * beta
+        start = row.to(tl.int64) * DIM
+        out = DX + start[:, None, None] + column
+        tl.store(out, dx.to(DX.dtype.element_ty), mask=exists[:, None, None] & inside)
+        if IN_REGISTERS:
+            dalpha += s[:, :, None] * gu
+            dbeta += slope * x
+            dgamma += gu
+        else:
+            tl.store(own, tl.load(own, inside) + s[:, :, None] * gu, mask=inside)
+            tl.store(own + DIM, tl.load(own + DIM, inside) + slope * x, mask=inside)
+            tl.store(own + 2 * DIM, tl.load(own + 2 * DIM, inside) + gu, mask=inside)
+    if IN_REGISTERS:
+        tl.store(own, tl.sum(dalpha, axis=0, keep_dims=True), mask=inside)
+        tl.store(own + DIM, tl.sum(dbeta, axis=0, keep_dims=True), mask=inside)
+        tl.store(own + 2 * DIM, tl.sum(dgamma, axis=0, keep_dims=True), mask=inside)
+
+
+def forward(
+    x: Tensor,
+    alpha: Tensor,
+    beta: Tensor,
+    gamma: Tensor | None,
+    num_heads: int,
+    eps: float,
+    config: Config | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y `[R, D]` in x's dtype, 1/RMS `[R]` and tanh values `[R, H]` in float32 (float64 for it).
+
+    Args:
+        x: `[R, D]`, any row stride, last axis contiguous.
+        alpha: `[D]`, contiguous, any floating dtype, as all parameters.
+        beta: `[D]`.
+        gamma: `[D]`; None stands for ones.
+        num_heads: Divides D.
+        eps: Added to the mean square.
+        config: Launch configuration; the default follows the shape.
+    """
+    rows, dim = x.shape
+    wide = torch.promote_types(x.dtype, torch.float32)
+    y = torch.empty(rows, dim, dtype=x.dtype, device=x.device)
+    rstd = torch.empty(rows, dtype=wide, device=x.device)
+    s = torch.empty(rows, num_heads, dtype=wide, device=x.device)
+    if rows == 0:
+        return y, rstd, s
+    if config is None:
+        config = tuned(
+            ("forward", dim, num_heads, x.dtype, x.device),
+            forward_config(dim, num_heads, _WAVE),
+            lambda c: forward(x, alpha, beta, gamma, num_heads, eps, c),
+        )
+    forward_kernel[(triton.cdiv(rows, config.rows),)](
+        *(x, y, alpha, beta, alpha if gamma is None else gamma, rstd, s, rows, x.stride(0)),
+        EPS=eps,
+        **_constants(x, num_heads, gamma, config),
+    )
+    return y, rstd, s
+
+
+def backward(
+    dy: Tensor,
+    x: Tensor,
+    alpha: Tensor,
+    beta: Tensor,
+    gamma: Tensor | None,
+    rstd: Tensor,
+    s: Tensor,
+    num_heads: int,
+    config: Config | None = None,
+) -> tuple[Tensor, Tensor]:
+    """dx `[R, D]` and the gradients of alpha, beta, gamma as `[3, D]`; arguments as in `forward`.
+
+    Two runs on one kind of device give the same bits.
+    """
+    rows, dim = x.shape
+    dx = torch.empty(rows, dim, dtype=x.dtype, device=x.device)
+    if rows == 0:
+        return dx, rstd.new_zeros(3, dim)
+    if config is None:
+        config = tuned(
+            ("backward", dim, num_heads, x.dtype, x.device),
+            backward_config(dim, num_heads, x.device, _WAVE),
+            lambda c: backward(dy, x, alpha, beta, gamma, rstd, s, num_heads, c),
+        )
+    programs = min(triton.cdiv(rows, config.rows), config.programs)
+    make = torch.empty if config.in_registers else torch.zeros
+    partial = make(programs, 3, dim, dtype=rstd.dtype, device=x.device)
+    backward_kernel[(programs,)](
+        *(x, dy, dx, alpha, beta, alpha if gamma is None else gamma, rstd, s, partial),
+        *(rows, x.stride(0), dy.stride(0)),
+        PREFETCH=config.prefetch,
+        IN_REGISTERS=config.in_registers,
+        **_constants(x, num_heads, gamma, config),
+    )
+    return dx, partial.sum(0)
+
+
+def _constants(
+    x: Tensor, num_heads: int, gamma: Tensor | None, config: Config
+) -> dict[str, object]:
+    width = x.shape[1] // num_heads
+    return {
+        "HEADS": num_heads,
+        "WIDTH": width,
+        "HAS_GAMMA": gamma is not None,
+        "WIDE": _WIDE.get(x.dtype, tl.float32),
+        "R": config.rows,
+        "H": triton.next_power_of_2(num_heads),
+        "W": triton.next_power_of_2(width),
+        "num_warps": config.warps,
+    }

@@ -1,0 +1,54 @@
+"""Models whose weights are split over processes: torch's `fully_shard` (FSDP2)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+
+_BLOCK = re.compile(r"(^|.*\.)\w*blocks\.\d+")  # modules that are gathered and freed as one
+
+
+def shard(mesh: DeviceMesh, *models: nn.Module | None) -> None:
+    """Split the parameters of each model; blocks are gathered one by one as they compute.
+
+    Raises ValueError for a model with batch norms, whose running figures would differ.
+    """
+    for model in models:
+        if model is None or isinstance(model, FSDPModule):
+            continue
+        for name, module in model.named_modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                raise ValueError(
+                    f"trainer.strategy = 'fsdp': {name} of the model is a batch norm, which "
+                    "keeps figures of each process's own; use ddp"
+                )
+        for name, module in reversed(list(model.named_modules())):
+            if _BLOCK.fullmatch(name):
+                fully_shard(module, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        if hasattr(model, "features"):  # what else than forward is called
+            register_fsdp_forward_method(model, "features")
+
+
+@contextmanager
+def whole_weights(*models: nn.Module | None) -> Iterator[None]:
+    """Sharded models as they were before: inside, each process computes by itself.
+
+    Evaluation needs it, for processes judge different numbers of batches. All must enter. Models
+    that are not sharded are left alone.
+    """
+    parts = [m for model in models if model for m in model.modules() if isinstance(m, FSDPModule)]
+    for part in parts:
+        part.set_reshard_after_forward(False, recurse=False)
+        part.unshard()
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.set_reshard_after_forward(part not in models, recurse=False)
+            part.reshard()

@@ -1,0 +1,78 @@
+"""A picture of what a generator makes, every n steps, always from the same noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
+
+from vision.pictures import image_grid, write_png
+from vision.seeding import preserved
+
+if TYPE_CHECKING:
+    from vision.tasks.dit import DiTTask
+
+_MOST_CLASSES = 10  # a column per class
+_ROWS = 4
+
+
+class SampleGrid(pl.Callback):
+    """Writes `FOLDER/step_N.png` at each n-th step and the same picture to TensorBoard.
+
+    A column per class (the first ten), a row per noise; from the averaged weights where there are
+    some. Nothing of the training changes: random states are given back.
+    """
+
+    def __init__(self, folder: Path, every_n_steps: int) -> None:
+        self.folder = folder
+        self.every_n_steps = every_n_steps
+        self._last = -1
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *arguments: Any
+    ) -> None:
+        """Sample where the step is due; of an accumulated batch the last part counts."""
+        step = trainer.global_step
+        if step % self.every_n_steps or step in (0, self._last):
+            return
+        self._last = step
+        with pl_module.whole_weights():  # type: ignore[operator]
+            if trainer.is_global_zero:
+                self._write(trainer, pl_module, step)
+
+    def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int) -> None:
+        with preserved():
+            grid = self.picture(pl_module)  # type: ignore[arg-type]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_png(grid, self.folder / f"step_{step:07d}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("samples", grid, step)
+
+    def picture(self, task: DiTTask) -> Tensor:
+        """The grid, [3, H, W], values from 0 to 1."""
+        from vision.diffusion.generate import generate
+
+        options = task.config.dit
+        pipeline = task.make_pipeline(ema=True, sampler=options.sample_sampler)
+        pipeline.set_progress_bar_config(disable=True)
+        columns = min(len(task.class_names), _MOST_CLASSES)
+        labels = list(range(columns)) * _ROWS
+        training = pipeline.transformer.training
+        pipeline.transformer.eval()
+        try:
+            (images,) = generate(
+                pipeline,
+                labels,
+                range(len(labels)),
+                seed=task.config.seed,
+                batch_size=len(labels),
+                guidance_scale=options.sample_guidance,
+                num_inference_steps=options.sample_steps,
+            )
+        finally:
+            pipeline.transformer.train(training)
+        return image_grid(images, columns)

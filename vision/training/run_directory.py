@@ -1,0 +1,108 @@
+"""Run directories: `output_dir/name` and what lies in it.
+
+config.yaml        the resolved configuration
+environment.json   versions, git commit, device, command line; one entry per start
+metrics.csv        one row per logged step;  tensorboard/  the same for TensorBoard
+last.ckpt          everything for an exact resume;  previous.ckpt  the one before it
+best.ckpt          weights of the best validation
+diagnostics.csv    what the norms do, where trainer.diagnostics_every_n_steps is set
+curves.png         loss and accuracy;  summary.json  final figures, written at the very end
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from vision.config import Config, load_config, save_config
+from vision.config.load import leaf_keys
+from vision.files import write_json
+from vision.training.devices import check_launch
+
+# may differ between a run and its resumption: none of them changes what is computed (devices only
+# what each draws by itself: dropout, mixup)
+_FREE_KEYS = {
+    "output_dir",
+    "data.root",
+    "data.download",
+    "data.num_workers",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.batch_size_device",
+    "trainer.sharded_checkpoint",
+    "trainer.checkpoint_every_n_steps",
+    "trainer.checkpoint_every_n_minutes",
+    "trainer.diagnostics_every_n_steps",
+    "trainer.progress_bar",
+    "trainer.loggers",
+}
+
+
+def run_directory(config: Config) -> Path:
+    """Where the run of `config` lives."""
+    return Path(config.output_dir) / config.name
+
+
+def check_run(config: Config, resume: bool) -> None:
+    """Raise ValueError if the run cannot be started (or continued) without harm to what is there.
+
+    It cannot if the directory holds a run and `resume` is false, or if the saved configuration
+    differs in a key that changes results. Only the first process of a run looks: the others find
+    the directory that it made. Nor can it if torchrun or srun started it for other devices.
+    Imports no torch.
+    """
+    check_launch(config.trainer, os.environ)
+    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    if any(os.environ.get(name, "0") != "0" for name in ranks):
+        return
+    folder = run_directory(config)
+    saved = folder / "config.yaml"
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"name = {config.name}: {folder} is a file, expected a folder")
+    if saved.exists() and not resume:
+        raise ValueError(
+            f"name = {config.name}: {folder} holds a run already and is not overwritten; "
+            "continue it with --resume, or choose another name=..."
+        )
+    if saved.exists():
+        _reject_changes(load_config([saved]).config, config, folder)
+
+
+def open_run(config: Config) -> Path:
+    """Make or reopen the run directory."""
+    folder = run_directory(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_config(config, folder / "config.yaml")
+    return folder
+
+
+def record_start(folder: Path, record: dict[str, Any], resumed_from: int | None) -> None:
+    """Append one start to `environment.json`."""
+    path = folder / "environment.json"
+    starts = json.loads(path.read_text()) if path.exists() else []
+    starts.append({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **record})
+    starts[-1]["resumed_from_step"] = resumed_from
+    write_json(path, starts)
+
+
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """`summary.json` of a finished run, None where it has not finished."""
+    path = folder / "summary.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _reject_changes(saved: Config, given: Config, folder: Path) -> None:
+    for key in leaf_keys(Config):
+        old, new = (functools.reduce(getattr, key.split("."), c) for c in (saved, given))
+        if key not in _FREE_KEYS and not dataclasses.is_dataclass(old) and old != new:
+            raise ValueError(
+                f"{key} = {new!r}: the run in {folder} has {old!r}; resume it with the same "
+                f"configuration ({folder / 'config.yaml'}), or choose another name=..."
+            )

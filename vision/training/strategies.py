@@ -1,0 +1,151 @@
+"""Training over several devices: what `trainer.strategy` stands for, and sharded weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins.environments import (
+    ClusterEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
+from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
+from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+from vision.checkpoints.archive import is_sharded, previous_of
+from vision.checkpoints.sharded import read_sharded, save_sharded
+from vision.checkpoints.weights import read_checkpoint
+from vision.config.schema import TrainerConfig
+
+
+def make_strategy(options: TrainerConfig) -> str | Strategy:
+    """What Lightning's Trainer takes as its `strategy`."""
+    if options.strategy != "fsdp":
+        return options.strategy
+    return ShardedStrategy(options.devices * options.num_nodes, options.sharded_checkpoint)
+
+
+def launched_by() -> list[ClusterEnvironment]:
+    """SLURM, under srun, without Lightning's signal handlers; else what Lightning finds."""
+    if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
+        return [SLURMEnvironment(auto_requeue=False)]
+    return []
+
+
+class ShardedStrategy(ModelParallelStrategy):
+    """Fully sharded data parallel: torch's `fully_shard` (FSDP2), on CUDA as on CPU.
+
+    Weights, gradients and optimizer states are split over all processes. A checkpoint is one file
+    with what a run on one device would have saved, or, if `sharded_checkpoint`, the folder of
+    `vision.checkpoints.sharded`; each resumes with any strategy and number of processes.
+
+    Lightning's own checkpoints number the optimizer's states by the model's parameters, and its
+    other strategies by the optimizer's, which differ where parameters are in groups.
+    """
+
+    def __init__(self, world_size: int, sharded_checkpoint: bool = False) -> None:
+        super().__init__(
+            data_parallel_size=world_size,
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=sharded_checkpoint,
+        )
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        return True
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        return Strategy.lightning_module_state_dict(self)
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        return Strategy.optimizer_state(self, optimizer)
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write the file, or the folder. Raises UnwritableError."""
+        path = Path(self.broadcast(filepath))
+        if self._save_distributed_checkpoint:
+            save_sharded(checkpoint, path, previous_of(path))
+            return
+        whole = _map(checkpoint, self._whole)
+        if self.is_global_zero:
+            self.checkpoint_io.save_checkpoint(whole, path)
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> Any:
+        """The checkpoint, read without running code; of a folder each process reads its part."""
+        path = Path(checkpoint_path)
+        if not is_sharded(path):
+            return read_checkpoint(path)
+        own = self._module.state_dict()
+        parameters = [_parameters(optimizer) for optimizer in self.optimizers]
+
+        def like(name: str, size: torch.Size) -> Tensor | None:
+            kind, _, place = name.partition("/")
+            if kind == "weights":
+                target = own.get(place)
+            else:
+                number, parameter, _ = place.split("/", 2)
+                target = parameters[int(number)][int(parameter)]
+            if isinstance(target, DTensor) and target.size() == size:
+                return torch.empty_like(target)
+            return None
+
+        return read_sharded(path, like)
+
+    def load_model_state_dict(self, checkpoint: Any, strict: bool = True) -> None:
+        own = self._module.state_dict()
+        state = {k: _split(v, own.get(k)) for k, v in checkpoint["state_dict"].items()}
+        self._module.load_state_dict(state, strict=strict)
+
+    def load_optimizer_state_dict(self, checkpoint: Any) -> None:
+        for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            parameters = _parameters(optimizer)
+            state = {
+                number: {key: _split(value, parameters[number]) for key, value in values.items()}
+                for number, values in saved["state"].items()
+            }
+            optimizer.load_state_dict({**saved, "state": state})
+
+    @property
+    def _module(self) -> pl.LightningModule:
+        assert self.lightning_module is not None
+        return self.lightning_module
+
+    def _whole(self, tensor: Tensor) -> Tensor:
+        """A copy on the CPU of the first process; the others only give their parts."""
+        if not isinstance(tensor, DTensor):
+            return tensor
+        full = tensor.full_tensor()
+        return full.cpu() if self.is_global_zero else full.new_empty(0)
+
+
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    """In the order in which its state is numbered."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _split(value: Any, target: Tensor | None) -> Any:
+    """`value` split as `target` is, where it is a tensor of that size and not split yet."""
+    if not isinstance(value, Tensor) or isinstance(value, DTensor):
+        return value
+    if not isinstance(target, DTensor) or value.size() != target.size():
+        return value
+    mesh, placements = target.device_mesh, target.placements
+    # each process has the file and takes its part of it: nothing is sent
+    return distribute_tensor(value.to(target.device), mesh, placements, src_data_rank=None)
+
+
+def _map(tree: Any, function: Any) -> Any:
+    if isinstance(tree, Tensor):
+        return function(tree)
+    if isinstance(tree, dict):
+        return type(tree)((key, _map(value, function)) for key, value in tree.items())
+    if isinstance(tree, list):
+        return [_map(value, function) for value in tree]
+    return tree

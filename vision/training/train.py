@@ -1,0 +1,304 @@
+"""Config in, run directory out: the only place where data, task, callbacks and loggers meet."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import resource
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar, Timer
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from vision.checkpoints.weights import initialize_from, read_step
+from vision.config import Config
+from vision.datasets.datamodule import ImageDataModule
+from vision.datasets.sampler import split_batch
+from vision.environment import environment_record
+from vision.files import write_json
+from vision.models.classifier import count_parameters
+from vision.norms.registry import load_norm_module
+from vision.tasks.base import VisionTask
+from vision.training.callbacks.by_task import task_callbacks
+from vision.training.callbacks.checkpoint import LastCheckpoint, WholeCheckpointIO
+from vision.training.callbacks.diagnostics import NormDiagnostics
+from vision.training.callbacks.metrics_csv import MetricsCSV
+from vision.training.callbacks.progress import DataWait, EpochLine, Throughput
+from vision.training.callbacks.seeding import StepSeeding
+from vision.training.curves import plot_curves
+from vision.training.loggers import open_loggers
+from vision.training.run_directory import check_run, open_run, read_summary, record_start
+from vision.training.strategies import launched_by, make_strategy
+
+# exit code after SIGTERM or, under SLURM, SIGUSR1: all is saved, start again (EX_TEMPFAIL of
+# sysexits.h)
+REQUEUE = 75
+
+# where each task's LightningModule is: what one needs (diffusers) is not imported for another
+_TASKS = {
+    "classify": ("vision.tasks.classify", "ClassifyTask"),
+    "mae": ("vision.tasks.mae", "MAETask"),
+    "dit": ("vision.tasks.dit", "DiTTask"),
+}
+
+
+def train(config: Config, resume: bool = False) -> dict[str, Any]:
+    """Run `config` to its end and return its summary (also in `summary.json`).
+
+    Raises ValueError or FileNotFoundError, before anything long starts, for what cannot be run.
+    """
+    _set_up_logging()
+    check_run(config, resume)
+    data, accumulate = open_data(config)
+    if config.norm.module is not None:
+        load_norm_module(config.norm.module)
+    pl.seed_everything(config.seed, verbose=False)
+    task = create_task(config, data)
+    folder = open_run(config)
+    finished = read_summary(folder)
+    if finished is not None:
+        _say(f"{folder} has finished already: nothing to do")
+        return finished
+    checkpoint, step = _resume_point(folder)
+    timer = Timer()
+    table = MetricsCSV(folder / "metrics.csv", step)
+    loggers = [table, *open_loggers(config, folder, step)]
+    callbacks = [
+        timer,
+        *task_callbacks(config, len(data.class_names), folder),
+        *_diagnostics(config, folder, step),
+    ]
+    trainer = make_trainer(task, folder, callbacks, accumulate, loggers)
+    _announce(task, data, trainer, step)
+    if trainer.is_global_zero:
+        record_start(folder, environment_record(), step)
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        trainer.test(task, datamodule=data, verbose=False)
+    except SIGTERMException:
+        _say(f"stopped by a signal at step {trainer.global_step}; --resume continues {folder}")
+        # Lightning's launcher kills the first process if another ends with a code but 0
+        sys.exit(REQUEUE if trainer.is_global_zero else 0)
+    except RuntimeError as error:
+        if trainer.world_size > 1:
+            print(_lost(trainer, folder, error), file=sys.stderr, flush=True)
+        raise
+    summary = {
+        "task": config.task,
+        "name": config.name,
+        "norm": config.norm.name,
+        "metrics": _final_metrics(table),
+        "seed": config.seed,
+        "parameters": count_parameters(task.model),
+        "wall_seconds": round(timer.time_elapsed("train"), 1),
+        "steps": trainer.global_step,
+        "peak_memory_bytes": _peak_memory(trainer),
+    }
+    if trainer.is_global_zero:
+        plot_curves(folder / "metrics.csv", folder / "curves.png", config.name, task.curves)
+        write_json(folder / "summary.json", summary)
+    return summary
+
+
+def _resume_point(folder: Path) -> tuple[Path | None, int | None]:
+    """The newest checkpoint that is whole, and its step; None twice for a run that starts.
+
+    Raises ValueError where there are checkpoints and none is whole: nothing is trained over them.
+    """
+    damage = ""
+    for name in ("last.ckpt", "previous.ckpt"):
+        file = folder / name
+        if not file.exists():
+            continue
+        try:
+            step = read_step(file)
+        except ValueError as error:
+            _say(f"resume  passes over {error}")
+            damage = str(error)
+            continue
+        return file, step
+    if damage:
+        raise ValueError(f"name: no whole checkpoint in {folder}: {damage}; move it elsewhere")
+    return None, None
+
+
+def create_task(config: Config, data: ImageDataModule) -> VisionTask:
+    """The LightningModule of `config.task`, its weights from `model.init_from` where given."""
+    module, name = _TASKS[config.task]
+    task: VisionTask = getattr(importlib.import_module(module), name)(
+        config, data.class_names, data.steps_per_epoch
+    )
+    if config.model.init_from is not None:
+        strict = config.model.init_from_strict
+        _say(str(initialize_from(task.model, config.model.init_from, strict, config.norm.name)))
+        if task.ema is not None:
+            task.ema.set(task.model)
+    return task
+
+
+def open_data(config: Config) -> tuple[ImageDataModule, int]:
+    """The data, opened, and over how many batches gradients are accumulated."""
+    options = config.trainer
+    multiple = 2 if config.mix.mixup or config.mix.cutmix else 1  # they pair images
+    _, accumulate = split_batch(
+        options.batch_size_total,
+        options.batch_size_device,
+        options.devices * options.num_nodes,
+        multiple,
+    )
+    data = ImageDataModule(
+        config.data,
+        seed=config.seed,
+        batch_size_total=options.batch_size_total,
+        batch_size_device=options.batch_size_device,
+        batch_multiple=multiple,
+    )
+    data.setup("fit")
+    return data, accumulate
+
+
+def _announce(
+    task: VisionTask, data: ImageDataModule, trainer: pl.Trainer, step: int | None
+) -> None:
+    """Tell what is about to be trained, on what."""
+    config = task.config
+    _say(f"data    {data.describe()}")
+    if config.data.name == "digits":
+        _say("        a small real stand-in; configs/data and configs/recipes have others")
+    _say(f"model   {config.model.name}, {count_parameters(task.model):,} parameters")
+    _say(f"norm    {config.norm.name}: {task.conversion}")
+    _say(f"run     {trainer.default_root_dir}, precision {trainer.precision}, seed {config.seed}")
+    if step is not None:
+        _say(f"resume  from step {step}")
+
+
+def make_trainer(
+    task: VisionTask,
+    folder: Path,
+    extra: list[pl.Callback],
+    accumulate: int,
+    loggers: list[Logger],
+) -> pl.Trainer:
+    """Lightning's Trainer with this project's callbacks and `extra`, writing into `folder`."""
+    config = task.config
+    options = config.trainer
+    monitor, mode = task.monitor
+    best = ModelCheckpoint(
+        dirpath=folder,
+        filename="best",
+        monitor=monitor,
+        mode=mode,
+        save_weights_only=True,
+        enable_version_counter=False,
+    )
+    callbacks: list[pl.Callback] = [
+        StepSeeding(config.seed),
+        Throughput(options.log_every_n_steps),
+        DataWait(options.log_every_n_steps),
+        EpochLine((*task.shown, "train/images_per_sec", "data/skipped")),
+        *extra,
+        best,
+        LastCheckpoint(
+            folder / "last.ckpt",
+            options.checkpoint_every_n_steps,
+            options.checkpoint_every_n_minutes,
+        ),
+    ]
+    if options.progress_bar:
+        callbacks.append(RichProgressBar())
+    return pl.Trainer(
+        default_root_dir=folder,
+        accelerator=options.accelerator,
+        devices=options.devices,
+        num_nodes=options.num_nodes,
+        strategy=make_strategy(options),
+        precision=resolve_precision(options.precision),  # type: ignore[arg-type]
+        max_epochs=options.epochs,
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=config.optim.clip_grad,
+        check_val_every_n_epoch=options.val_every_n_epochs,
+        log_every_n_steps=options.log_every_n_steps,
+        logger=loggers,
+        callbacks=callbacks,
+        plugins=[WholeCheckpointIO(), *launched_by()],
+        inference_mode=options.strategy != "fsdp",  # its buffers are trained with afterwards
+        enable_progress_bar=options.progress_bar,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+
+
+def _lost(trainer: pl.Trainer, folder: Path, error: RuntimeError) -> str:
+    """What a process has to say that cannot go on, most often because another one is gone."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return (
+        f"error: process {trainer.global_rank} of {trainer.world_size} ends at step "
+        f"{trainer.global_step} ({reason}). If another process was lost, start the job again with "
+        f"--resume: it continues {folder} from its last checkpoint"
+    )
+
+
+def resolve_precision(precision: str) -> str:
+    """`auto`: bf16 autocast where CUDA has it in hardware, float32 elsewhere."""
+    if precision != "auto":
+        return precision
+    fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if fast else "32-true"
+
+
+def _peak_memory(trainer: pl.Trainer) -> int:
+    """Most bytes in use: of the first device on CUDA, of the whole process elsewhere."""
+    if trainer.strategy.root_device.type == "cuda":
+        return torch.cuda.max_memory_allocated(trainer.strategy.root_device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _final_metrics(table: MetricsCSV) -> dict[str, float]:
+    """The last value of every figure that tells how the run ended."""
+    last = {key: value for _, row in sorted(table.rows.items()) for key, value in row.items()}
+    kept = ("val/", "test/", "data/")
+    return {k: v for k, v in last.items() if k.startswith(kept) or k == "train/loss"}
+
+
+def _diagnostics(config: Config, folder: Path, resume_step: int | None) -> list[pl.Callback]:
+    every = config.trainer.diagnostics_every_n_steps
+    if every is None:
+        return []
+    return [NormDiagnostics(folder / "diagnostics.csv", every, resume_step)]
+
+
+@rank_zero_only
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _set_up_logging() -> None:
+    """Show what this package has to say (which kernel a norm uses), silence what is expected."""
+    own = logging.getLogger("vision")
+    own.setLevel(logging.INFO)
+    if not own.handlers:
+        own.addHandler(logging.StreamHandler())
+    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for expected in (
+        ".*does not have many workers.*",  # workers do not pay off on small images
+        ".*your dataloader is not resumable.*",  # its sampler asks the trainer where it was
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*smaller than the logging interval.*",
+        ".*isinstance.treespec, LeafSpec.* is deprecated.*",  # Lightning's, of torch's
+        ".*in eval mode at the start of training.*",  # the average of the weights is, on purpose
+        ".*when logging on epoch level in distributed.*",  # figures are over all processes already
+        ".*returned a view tensor.*",  # of a sharded MAE; nobody writes into it
+    ):
+        warnings.filterwarnings("ignore", expected)
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")
