@@ -25,7 +25,8 @@ SMALL = [
 
 # as narrow, with everything on that a resume has to bring back
 SMALL_DIT = [
-    "configs/dit_b4_seednorm.yaml", "model.embed_dim=32", "model.depth=2", "model.num_heads=2",
+    "configs/dit_b4.yaml", "configs/norm/seednorm.yaml",
+    "model.embed_dim=32", "model.depth=2", "model.num_heads=2",
     "norm.options={num_heads: 4, dropout: 0.1}", "trainer.batch_size_device=32",
     "trainer.epochs=3", "trainer.val_every_n_epochs=1", "trainer.checkpoint_every_n_steps=3",
     "trainer.log_every_n_steps=2", "trainer.progress_bar=false", "dit.sample_every_n_steps=30",
@@ -103,7 +104,8 @@ def trained(tool: Tool, small: list[str], tmp_path_factory: pytest.TempPathFacto
     output = tmp_path_factory.mktemp("runs")
     tool(
         "train",
-        "configs/vit_ti_seednorm.yaml",
+        "configs/vit_ti.yaml",
+        "configs/norm/seednorm.yaml",
         *small,
         "trainer.epochs=8",
         "norm.options.num_heads=4",

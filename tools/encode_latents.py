@@ -3,8 +3,8 @@
 
   python tools/encode_latents.py configs/data/imagenet.yaml data.root=/datasets/imagenet \\
       data.img_size=256 --vae stabilityai/sd-vae-ft-ema --output /datasets/imagenet_latents
-  python tools/train.py configs/dit_b4_seednorm.yaml configs/recipes/imagenet_dit.yaml \\
-      data.root=/datasets/imagenet_latents
+  python tools/train.py configs/dit_b4.yaml configs/recipes/imagenet_dit.yaml \\
+      configs/norm/seednorm.yaml data.root=/datasets/imagenet_latents
 
 Mean and standard deviation of each image and of its mirror image are kept, so training still draws
 them at random. Writes OUTPUT/SPLIT/shard_*.safetensors; run it again to continue after a stop.

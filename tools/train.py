@@ -2,7 +2,7 @@
 """Train a model: config files and overrides in, run directory out.
 
   python tools/train.py configs/vit_b_seednorm.yaml
-  python tools/train.py configs/vit_ti_dyt.yaml seed=1 optim.lr=5e-4 name=dyt_seed1
+  python tools/train.py configs/vit_ti.yaml configs/norm/dyt.yaml seed=1 name=dyt_seed1
   python tools/train.py configs/vit_b_seednorm.yaml configs/recipes/imagenet_vit_b.yaml \\
       data.root=/datasets/imagenet
 

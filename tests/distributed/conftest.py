@@ -24,12 +24,16 @@ RECIPE = [
     "trainer.val_every_n_epochs=1", "trainer.progress_bar=false",
 ]  # fmt: skip
 TASKS = {
-    "classify": ["configs/vit_ti_seednorm.yaml", "norm.options.num_heads=4"],
+    "classify": ["configs/vit_ti.yaml", "configs/norm/seednorm.yaml", "norm.options.num_heads=4"],
     "mae": [
-        "configs/mae_ti_seednorm.yaml", "norm.options.num_heads=4", "mae.decoder_embed_dim=32",
+        "configs/mae_ti.yaml", "configs/norm/seednorm.yaml",
+        "norm.options.num_heads=4", "mae.decoder_embed_dim=32",
         "mae.decoder_depth=1", "mae.decoder_num_heads=2", "mae.knn_every_n_epochs=1",
     ],
-    "dit": ["configs/dit_b4_layernorm.yaml", "dit.sample_every_n_steps=10", "dit.sample_steps=2"],
+    "dit": [
+        "configs/dit_b4.yaml", "configs/norm/layernorm.yaml", "dit.sample_every_n_steps=10",
+        "dit.sample_steps=2",
+    ],
 }  # fmt: skip
 FSDP = ["trainer.strategy=fsdp"]
 SHARDED = [*FSDP, "trainer.sharded_checkpoint=true"]

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from vision.checkpoints.dit_formats import from_diffusers, from_official, to_diffusers
-from vision.models.dit import DiT, create_dit
+from vision.models.dit import DiT, named_dit
 from vision.models.dit_sizes import DIT_NAMES
 from vision.norms import list_norms
 
@@ -65,7 +65,7 @@ def test_position_embeddings_are_the_published_ones(official) -> None:
 @pytest.mark.parametrize("name", ["dit_b_4", "dit_xl_2"])
 def test_names_and_shapes_of_full_sizes_are_the_official_ones(name: str) -> None:
     with torch.device("meta"):
-        model = create_dit(name)
+        model = named_dit(name)
     manifest = json.loads((FIXTURES / f"manifest_{name}.json").read_text())
     assert {k: list(v.shape) for k, v in model.state_dict().items()} == manifest
 
@@ -155,11 +155,11 @@ def test_the_graph_compiles_without_a_break() -> None:
 def test_names_give_the_published_sizes() -> None:
     assert len(DIT_NAMES) == 15
     with torch.device("meta"):
-        model = create_dit("dit_l_8", sample_size=32, depth=2, embed_dim=None)
+        model = named_dit("dit_l_8", sample_size=32, depth=2, embed_dim=None)
     assert (model.config.embed_dim, model.config.num_heads) == (1024, 16)
     assert (model.config.patch_size, model.config.depth) == (8, 2)
     with pytest.raises(ValueError, match="'dit_m_2' is no DiT"):
-        create_dit("dit_m_2")
+        named_dit("dit_m_2")
     with pytest.raises(ValueError, match="sample_size 9 is not a multiple"):
         tiny(sample_size=9)
     with pytest.raises(ValueError, match="embed_dim 48: must divide by 4 and num_heads 5"):

@@ -18,11 +18,12 @@ from vision.training.callbacks.samples import SampleGrid
 from vision.training.callbacks.seeding import StepSeeding
 
 ROOT = Path(__file__).parents[2]
+FILES = ("configs/dit_b4.yaml", "configs/norm/seednorm.yaml")
 SMALL = ["model.embed_dim=32", "model.depth=1", "model.num_heads=2", "dit.sample_steps=2"]
 
 
 def make_config(*overrides: str) -> Config:
-    return load_config([ROOT / "configs/dit_b4_seednorm.yaml"], [*SMALL, *overrides]).config
+    return load_config([ROOT / file for file in FILES], [*SMALL, *overrides]).config
 
 
 def make_task(*overrides: str) -> DiTTask:

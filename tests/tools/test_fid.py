@@ -51,7 +51,8 @@ def test_figures_during_training_are_logged_and_change_nothing(
     forked, trained: Path, tmp_path: Path
 ) -> None:
     small = [
-        "configs/dit_b4_seednorm.yaml", "model.embed_dim=32", "model.depth=1", "model.num_heads=2",
+        "configs/dit_b4.yaml", "configs/norm/seednorm.yaml",
+        "model.embed_dim=32", "model.depth=1", "model.num_heads=2",
         "norm.options.num_heads=2", "trainer.epochs=1", "optim.warmup_epochs=0",
         "trainer.progress_bar=false", "dit.sample_every_n_steps=null", f"output_dir={tmp_path}",
     ]  # fmt: skip

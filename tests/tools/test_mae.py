@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-CONFIG = "configs/mae_ti_seednorm.yaml"
+CONFIG = ("configs/mae_ti.yaml", "configs/norm/seednorm.yaml")
 EPOCHS = 3
 STEPS = EPOCHS * (1257 // 32)
 
@@ -17,7 +17,7 @@ STEPS = EPOCHS * (1257 // 32)
 @pytest.fixture(scope="module")
 def arguments(small: list[str]) -> list[str]:
     return [
-        CONFIG, *small, f"trainer.epochs={EPOCHS}", "norm.options.num_heads=4",
+        *CONFIG, *small, f"trainer.epochs={EPOCHS}", "norm.options.num_heads=4",
         "mae.decoder_embed_dim=32", "mae.decoder_num_heads=2", "mae.decoder_norm=layernorm",
         "mae.knn_every_n_epochs=2", "mae.pictures_every_n_epochs=2", "mae.pictures=3",
         "trainer.val_every_n_epochs=1", "trainer.checkpoint_every_n_steps=5", "name=run",
@@ -78,7 +78,8 @@ def test_fine_tuning_reports_what_it_took_from_the_run(
     forked, small: list[str], pretrained: Path, tmp_path: Path
 ) -> None:
     tuned = [
-        "configs/mae_ti_finetune_seednorm.yaml", *small, "norm.options.num_heads=4",
+        "configs/mae_ti_finetune.yaml", "configs/norm/seednorm.yaml",
+        *small, "norm.options.num_heads=4",
         "trainer.epochs=2", "trainer.batch_size_total=24",
         f"output_dir={tmp_path}", "name=tuned",
     ]  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-CONFIG = "configs/vit_ti_seednorm.yaml"
+CONFIG = ("configs/vit_ti.yaml", "configs/norm/seednorm.yaml")
 
 
 def test_help_teaches(tool) -> None:
@@ -19,7 +19,7 @@ def test_help_teaches(tool) -> None:
 
 
 def test_print_config_shows_the_resolved_config_and_stops(tool, tmp_path: Path) -> None:
-    result = tool("train", CONFIG, "optim.lr=0.125", f"output_dir={tmp_path}", "--print-config")
+    result = tool("train", *CONFIG, "optim.lr=0.125", f"output_dir={tmp_path}", "--print-config")
     assert "lr: 0.125" in result.stdout
     assert "name: vit_ti_seednorm" in result.stdout
     assert list(tmp_path.iterdir()) == []
@@ -28,20 +28,20 @@ def test_print_config_shows_the_resolved_config_and_stops(tool, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["configs/vit_ti_sednorm.yaml"], "did you mean configs/vit_ti_seednorm.yaml"),
-        ([CONFIG, "optim.lrr=1"], "unknown key 'optim.lrr'"),
-        ([CONFIG, "optim.lr=fast"], "optim.lr = 'fast': expected a number"),
-        ([CONFIG, "data.img_size=10"], "8 or 12"),
-        ([CONFIG, "norm.name=seednrm"], "did you mean 'seednorm'"),
-        ([CONFIG, "model.num_heads=5"], "model.num_heads = 5"),
-        ([CONFIG, "norm.options.num_heads=7"], "num_heads = 7"),
-        ([CONFIG, "configs/data/imagenet.yaml"], "data.root"),
-        ([CONFIG, "configs/data/imagenet.yaml", "data.root=/no/such/folder"], "/no/such/folder"),
+        (["configs/norm/sednorm.yaml"], "did you mean configs/norm/seednorm.yaml"),
+        ([*CONFIG, "optim.lrr=1"], "unknown key 'optim.lrr'"),
+        ([*CONFIG, "optim.lr=fast"], "optim.lr = 'fast': expected a number"),
+        ([*CONFIG, "data.img_size=10"], "8 or 12"),
+        ([*CONFIG, "norm.name=seednrm"], "did you mean 'seednorm'"),
+        ([*CONFIG, "model.num_heads=5"], "model.num_heads = 5"),
+        ([*CONFIG, "norm.options.num_heads=7"], "num_heads = 7"),
+        ([*CONFIG, "configs/data/imagenet.yaml"], "data.root"),
+        ([*CONFIG, "configs/data/imagenet.yaml", "data.root=/no/such/folder"], "/no/such/folder"),
         # these need torch or timm to be found out
-        ([CONFIG, "norm.options.num_head=4"], "num_heads"),
-        ([CONFIG, "optim.opt=adamww"], "did you mean 'adamw'"),
-        ([CONFIG, "trainer.batch_size_total=1258"], "trainer.batch_size_total = 1258"),
-        ([CONFIG, "model.init_from=nowhere.ckpt"], "nowhere.ckpt"),
+        ([*CONFIG, "norm.options.num_head=4"], "num_heads"),
+        ([*CONFIG, "optim.opt=adamww"], "did you mean 'adamw'"),
+        ([*CONFIG, "trainer.batch_size_total=1258"], "trainer.batch_size_total = 1258"),
+        ([*CONFIG, "model.init_from=nowhere.ckpt"], "nowhere.ckpt"),
     ],
 )
 def test_bad_input_ends_with_one_line_and_code_2(
@@ -86,7 +86,7 @@ def test_a_run_leaves_everything_a_reader_needs(trained: Path) -> None:
 
 def test_an_existing_run_is_not_overwritten(tool, small, trained: Path) -> None:
     before = (trained / "last.ckpt").stat().st_mtime_ns
-    arguments = [CONFIG, *small, f"output_dir={trained.parent}", "name=trained"]
+    arguments = [*CONFIG, *small, f"output_dir={trained.parent}", "name=trained"]
     result = tool("train", *arguments, code=2)
     assert "--resume" in result.stderr
     assert (trained / "last.ckpt").stat().st_mtime_ns == before
@@ -105,14 +105,15 @@ def test_resume_refuses_another_configuration(tool, trained: Path) -> None:
 
 
 def test_fine_tuning_starts_from_a_run(forked, small, trained: Path, tmp_path: Path) -> None:
-    arguments = [CONFIG, *small, "norm.options.num_heads=4", f"output_dir={tmp_path}"]
+    arguments = [*CONFIG, *small, "norm.options.num_heads=4", f"output_dir={tmp_path}"]
     result = forked("tools/train.py", *arguments, "trainer.epochs=1", f"model.init_from={trained}")
     assert "tensors loaded" in result.stdout
     summary = json.loads((tmp_path / "vit_ti_seednorm" / "summary.json").read_text())
     start = json.loads((trained / "summary.json").read_text())
     assert summary["metrics"]["test/top1"] > start["metrics"]["test/top1"] - 5
     refused = forked(
-        "tools/train.py", "configs/vit_ti_dyt.yaml", *small, f"output_dir={tmp_path}",
+        "tools/train.py", "configs/vit_ti.yaml", "configs/norm/dyt.yaml",
+        *small, f"output_dir={tmp_path}",
         f"model.init_from={trained}", code=2,
     )  # fmt: skip
     assert "norm.name" in refused.stderr
@@ -143,7 +144,8 @@ def test_a_norm_of_ones_own_is_one_decorated_class(forked, small, tmp_path: Path
 
 def test_a_diverging_run_stops_with_code_3(tool, small, tmp_path: Path) -> None:
     result = tool(
-        "train", "configs/vit_ti_layernorm.yaml", *small, f"output_dir={tmp_path}",
+        "train", "configs/vit_ti.yaml", "configs/norm/layernorm.yaml",
+        *small, f"output_dir={tmp_path}",
         "optim.lr=1e30", "optim.clip_grad=null", "trainer.log_every_n_steps=1", code=3,
     )  # fmt: skip
     assert "optim.lr" in result.stderr
@@ -166,7 +168,7 @@ def test_a_corrupt_image_stops_the_run_by_path_or_is_counted(forked, small, tmp_
     broken = root / "train" / "class1" / "3.png"
     broken.write_bytes(broken.read_bytes()[:200])
     arguments = [
-        CONFIG, "configs/data/imagefolder.yaml", *small, "norm.options.num_heads=4",
+        *CONFIG, "configs/data/imagefolder.yaml", *small, "norm.options.num_heads=4",
         f"data.root={root}", "data.img_size=16", "model.patch_size=8", "data.num_workers=1",
         "trainer.batch_size_total=4", f"output_dir={tmp_path / 'runs'}",
     ]  # fmt: skip
@@ -183,7 +185,7 @@ def test_resume_after_sigkill_is_bit_exact(
     tool, forked, kill, assert_same_training, small, tmp_path: Path
 ) -> None:
     arguments = [
-        CONFIG, *small, "trainer.epochs=4", "norm.options={num_heads: 4, dropout: 0.1}",
+        *CONFIG, *small, "trainer.epochs=4", "norm.options={num_heads: 4, dropout: 0.1}",
         "trainer.batch_size_device=16", "trainer.checkpoint_every_n_steps=3",
         "trainer.log_every_n_steps=2", "data.augment.re_prob=0.3",
         "data.augment.auto_augment=rand-m5", "model.drop_path_rate=0.2", "model.drop_rate=0.1",
@@ -216,7 +218,7 @@ def test_the_same_seed_gives_the_same_result(forked, small, tmp_path: Path) -> N
     metrics = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         forked(
-            "tools/train.py", CONFIG, *small, "norm.options.num_heads=4", "trainer.epochs=1",
+            "tools/train.py", *CONFIG, *small, "norm.options.num_heads=4", "trainer.epochs=1",
             f"output_dir={tmp_path}", f"name={name}", f"seed={seed}",
         )  # fmt: skip
         metrics.append(json.loads((tmp_path / name / "summary.json").read_text())["metrics"])
@@ -241,7 +243,7 @@ def test_killed_processes_leave_no_half_written_checkpoint(trained: Path) -> Non
 @pytest.mark.slow
 def test_two_processes_judge_each_image_once(forked, small, tmp_path: Path) -> None:
     forked(  # the second process is a new one
-        "tools/train.py", CONFIG, *small, "norm.options.num_heads=4", "trainer.epochs=1",
+        "tools/train.py", *CONFIG, *small, "norm.options.num_heads=4", "trainer.epochs=1",
         f"output_dir={tmp_path}", "name=ddp",
         "trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu",
     )  # fmt: skip

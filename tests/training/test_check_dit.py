@@ -9,15 +9,18 @@ from vision.training.check import check_config
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("dit_*.yaml"))
+NORMS = sorted((ROOT / "configs/norm").glob("*.yaml"))
 
 
-def check(*overrides: str, config: str = "configs/dit_b4_seednorm.yaml") -> None:
-    check_config(load_config([ROOT / config], overrides).config)
+def check(*overrides: str) -> None:
+    files = [ROOT / "configs/dit_b4.yaml", ROOT / "configs/norm/seednorm.yaml"]
+    check_config(load_config(files, overrides).config)
 
 
+@pytest.mark.parametrize("norm", NORMS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_shipped_configs_are_sound(path: Path) -> None:
-    config = load_config([path]).config
+def test_shipped_configs_are_sound_with_each_norm(path: Path, norm: Path) -> None:
+    config = load_config([path, norm]).config
     check_config(config)
     assert config.task == "dit"
     assert config.model.embed_dim is not None  # narrowed
@@ -28,7 +31,7 @@ def test_the_recipe_restores_the_published_size(tmp_path: Path) -> None:
         (tmp_path / split).mkdir()
         (tmp_path / split / "index.json").write_text("{}")
     recipe = ROOT / "configs/recipes/imagenet_dit.yaml"
-    files = [ROOT / "configs/dit_xl2_layernorm.yaml", recipe]
+    files = [ROOT / "configs/dit_xl2.yaml", recipe]
     config = load_config(files, [f"data.root={tmp_path}"]).config
     check_config(config)
     sizes = config.model.embed_dim, config.model.depth, config.model.patch_size

@@ -7,7 +7,7 @@ from vision.config.schema import TrainerConfig
 from vision.training.check import check_config
 from vision.training.devices import check_launch
 
-CONFIG = "configs/vit_ti_seednorm.yaml"
+CONFIG = ("configs/vit_ti.yaml", "configs/norm/seednorm.yaml")
 FSDP = "trainer.strategy=fsdp"
 
 
@@ -23,7 +23,7 @@ FSDP = "trainer.strategy=fsdp"
 )
 def test_what_cannot_be_is_told_with_its_key(overrides: list[str], told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        check_config(load_config([CONFIG], overrides).config)
+        check_config(load_config([*CONFIG], overrides).config)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_what_cannot_be_is_told_with_its_key(overrides: list[str], told: str) ->
     ],
 )
 def test_what_can_be_passes(overrides: list[str]) -> None:
-    check_config(load_config([CONFIG], overrides).config)
+    check_config(load_config([*CONFIG], overrides).config)
 
 
 def test_a_launcher_that_starts_another_number_of_processes_is_told() -> None:

@@ -52,13 +52,14 @@ def load_config(
     """Merge `start`, then `files` in order, then `overrides` ("optim.lr=1e-4"); later wins.
 
     A file may name `base:` files, relative to itself, that it builds on. `name` defaults to the
-    stem of the first file. A value may refer to another key as ${key}; resolvers (${name:...}),
-    which read the environment and more, are refused. Raises ConfigError.
+    stem of the first file, and the norm's name behind it where a later file or override names one.
+    A value may refer to another key as ${key}; resolvers (${name:...}), which read the environment
+    and more, are refused. Raises ConfigError.
     """
-    sources = [*start, *read_files(files), *(read_override(text) for text in overrides)]
+    first = [*start, *read_files(files[:1])]
+    later = [*read_files(files[1:]), *(read_override(text) for text in overrides)]
+    sources = [*first, *later]
     merged = OmegaConf.structured(Config)
-    if files:
-        merged.name = Path(files[0]).stem
     for source in sources:
         merged = _merge(merged, source)
     loaded = LoadedConfig(Config(), tuple(sources))
@@ -70,6 +71,10 @@ def load_config(
         # two values may have become a resolver when they were put together
         reject_resolvers("config", OmegaConf.to_container(merged, resolve=False), "")
         config = typing.cast(Config, OmegaConf.to_object(merged))
+        if files and not any("name" in source.tree for source in sources):
+            stem, norm = Path(files[0]).stem, config.norm.name
+            laid_over = any("name" in (source.tree.get("norm") or {}) for source in later)
+            config.name = f"{stem}_{norm}" if laid_over and not stem.endswith(norm) else stem
     except OmegaConfBaseException as error:
         reason = (str(error).splitlines() or [""])[0]
         raise loaded.locate(ValueError(f"{error.full_key or 'config'}: {reason}")) from None

@@ -26,7 +26,7 @@ _SUPPORT = frozenset({"registry", "base", "convert", "decay"})
 _BUILT_IN = frozenset(
     module.name
     for module in pkgutil.iter_modules([str(Path(__file__).parent)])
-    if module.name not in _SUPPORT
+    if module.name not in _SUPPORT and not module.ispkg
 )
 _registered: dict[str, type[nn.Module]] = {}
 

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from torch import distributed
 
-import vision.evaluation.generative
 from vision.errors import CorruptImageError
 from vision.evaluation.generative.cache import StatisticsCache
 from vision.evaluation.generative.compute import Options, compute, measure_real
@@ -62,7 +61,7 @@ def test_tensors_give_the_figures_of_the_folders_to_the_last_bit(
         torch.from_numpy(np.load(home / f"{name}.npz")["arr_0"]).permute(0, 3, 1, 2)
         for name in ("real", "fake")
     )
-    result = vision.evaluation.generative.compute(real, fake, extractor, **ALL)
+    result = compute(real, fake, extractor, **ALL)
     assert {key: result[key] for key in FIGURES} == {key: figures[key] for key in FIGURES}
     assert result["settings"]["fake"]["name"] == f"tensor of {len(fake)} images"
     for wrong, message in ((real / 255, "got float32"), (real[:, :2], "2, "), (real[:0], "none")):

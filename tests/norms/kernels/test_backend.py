@@ -16,7 +16,7 @@ from vision.norms import convert_norms, create_norm
 from vision.norms.kernels import backend, cpu_build
 from vision.norms.kernels.backend import MIN_ELEMENTS, choose_backend
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SMALL = torch.empty(4, 64)
 LARGE = torch.empty(MIN_ELEMENTS // 64, 64)
 

@@ -23,7 +23,7 @@ def test_triton_kernels_follow_the_formula_under_the_interpreter():
     result = subprocess.run(
         [sys.executable, "-m", "pytest", *files],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
         timeout=600,

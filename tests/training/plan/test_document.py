@@ -10,7 +10,7 @@ from vision.training.plan.command import plan
 from vision.training.plan.document import CELLS, RECIPES, recipe_rows
 from vision.training.plan.tables import hardware_table
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 KINDS = {cell.figure for cell in CELLS}
 
 
@@ -78,4 +78,4 @@ def test_the_document_holds_the_hardware_and_the_sum_of_all_figures(rows: list[l
 
 def test_plan_of_unknown_data_names_the_key() -> None:
     with pytest.raises(ConfigError, match=r"data\.name = 'wds'.*--images NUMBER"):
-        plan([str(ROOT / "configs/vit_ti_layernorm.yaml"), "data.name=wds"])
+        plan([str(ROOT / "configs/vit_ti.yaml"), "data.name=wds"])

@@ -27,16 +27,16 @@ from vision.training.plan.tables import (
     table,
 )
 
-_CONFIGS = Path(__file__).parents[2] / "configs"
-RECIPES = {  # of configs/recipes: the config that it is laid over
-    "imagenet_vit_b": "vit_b_seednorm",
-    "imagenet_vit_l": "vit_l_seednorm",
-    "imagenet_mae_b": "mae_b_seednorm",
-    "imagenet_mae_l": "mae_b_seednorm",
-    "imagenet_mae_finetune_b": "mae_b_finetune_seednorm",
-    "imagenet_mae_finetune_l": "mae_b_finetune_seednorm",
-    "imagenet_mae_linprobe_b": "mae_b_linprobe_seednorm",
-    "imagenet_dit": "dit_xl2_seednorm",
+_CONFIGS = Path(__file__).parents[3] / "configs"
+RECIPES = {  # of configs/recipes: the configs that it is laid over
+    "imagenet_vit_b": (),
+    "imagenet_vit_l": (),
+    "imagenet_mae_b": (),
+    "imagenet_mae_l": (),
+    "imagenet_mae_finetune_b": (),
+    "imagenet_mae_finetune_l": (),
+    "imagenet_mae_linprobe_b": (),
+    "imagenet_dit": ("dit_xl2",),
 }
 _GPUS = (8, 64)
 
@@ -81,7 +81,8 @@ _TWICE = {("ViT-B, fine-tuning", "layernorm")}
 @functools.cache
 def planner_of(recipe: str, overrides: tuple[str, ...] = ()) -> Planner:
     """The planner of a shipped recipe with SeeDNorm, or as `overrides` say."""
-    files = [_CONFIGS / f"{RECIPES[recipe]}.yaml", _CONFIGS / "recipes" / f"{recipe}.yaml"]
+    names = (*RECIPES[recipe], f"recipes/{recipe}", "norm/seednorm")
+    files = [_CONFIGS / f"{name}.yaml" for name in names]
     return Planner(load_config(files, overrides).config)
 
 
