@@ -4,10 +4,10 @@
   python tools/compare.py configs/compare/digits.yaml
   python tools/compare.py configs/compare/digits.yaml --dry-run
   python tools/compare.py configs/compare/digits.yaml seeds=[0] name=quick --jobs 2
-  python tools/compare.py configs/compare/imagenet.yaml --sbatch "--gres=gpu:8" "--time=72:00:00"
+  python tools/compare.py configs/compare/digits.yaml --sbatch "--gres=gpu:1" "--time=04:00:00"
 
-Each cell is a run of tools/train.py in OUTPUT_DIR/NAME/TASK/NORM_seedSEED. Called again, finished
-and diverged cells are left alone, interrupted ones resume, failed ones are tried again.
+Each cell is a run of tools/train.py in OUTPUT_DIR/NAME/TASK/NORM_seedSEED. A second call leaves
+finished and diverged cells alone, resumes interrupted ones and tries failed ones again.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from vision.compare.grid import load_compare
 from vision.config.load import split_arguments
 from vision.errors import run_tool
 
@@ -37,10 +38,12 @@ def main() -> None:
     )
     arguments = parser.parse_intermixed_args()
 
-    from vision.compare.compare import run
-
     _, overrides = split_arguments(arguments.overrides)
-    run(arguments.config, overrides, arguments.jobs, arguments.dry_run, arguments.sbatch)
+    config = load_compare(arguments.config, overrides)
+
+    from vision.compare.run_comparison import run_comparison  # imports torch and timm: seconds
+
+    run_comparison(config, arguments.jobs, arguments.dry_run, arguments.sbatch)
 
 
 if __name__ == "__main__":

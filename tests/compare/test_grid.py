@@ -43,12 +43,14 @@ def test_every_norm_meets_every_seed_and_what_is_started_from_comes_first(tmp_pa
     )  # fmt: skip
 
 
-def test_one_run_judges_all_cells_of_a_task_and_comes_before_them(tmp_path: Path) -> None:
-    text = GRID.replace("init_from: base", "judge: base") + "baseline: seednorm\n"
+def test_one_run_gives_the_features_for_all_cells_and_comes_first(
+    tmp_path: Path,
+) -> None:
+    text = GRID.replace("init_from: base", "features_from: base") + "baseline: seednorm\n"
     cells = make_cells(load(tmp_path, text, "output_dir=out"))
     assert list(cells) == ["base", "tuned"]
-    judge = "evaluation.extractor=run:out/grid/base/seednorm_seed3"
-    assert all(cell.arguments[-1] == judge for cell in cells["tuned"])
+    extractor = "evaluation.extractor=run:out/grid/base/seednorm_seed3"
+    assert all(cell.arguments[-1] == extractor for cell in cells["tuned"])
     assert not any("evaluation" in text for cell in cells["base"] for text in cell.arguments)
 
 
@@ -81,10 +83,10 @@ def test_a_saved_grid_is_read_back_unchanged(tmp_path: Path) -> None:
         (GRID.replace("configs: [../tune.yaml]", "config: [x]"), "config"),
         (GRID.replace("base: {", "base: {init_from: tuned, "), "lead back"),
         (
-            GRID.replace("base: {", "base: {judge: tuned, "),
-            "base.judge = 'tuned': expected another",
+            GRID.replace("base: {", "base: {features_from: tuned, "),
+            "base.features_from = 'tuned': expected another",
         ),
-        (GRID.replace("base: {", "base: {judge: bas, "), "base.judge = 'bas'"),
+        (GRID.replace("base: {", "base: {features_from: bas, "), "base.features_from = 'bas'"),
     ],
 )
 def test_an_impossible_grid_is_refused(tmp_path: Path, text: str, expected: str) -> None:

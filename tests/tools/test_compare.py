@@ -63,7 +63,7 @@ def test_a_killed_comparison_goes_on_where_it_was(compared: tuple[Path, str, int
 
 
 @pytest.mark.slow
-def test_the_report_shows_the_runs_figures_and_needs_no_other_file(
+def test_the_report_shows_the_metrics_of_the_runs_and_needs_no_other_file(
     tool, compared: tuple[Path, str, int], tmp_path: Path
 ) -> None:
     folder, _, _ = compared

@@ -22,13 +22,13 @@ from vision.files import written
 
 @dataclass
 class TaskGrid:
-    """One column of the comparison: a job that every norm does with every seed."""
+    """One task of the comparison, done with every norm and every seed."""
 
     configs: list[str] = field(default_factory=list)  # relative to the file that names them
     overrides: list[str] = field(default_factory=list)  # key=value
     init_from: str | None = None  # another task here: start from its run of same norm and seed
-    judge: str | None = None  # another task here, whose baseline run has the features for FD
-    figure: str = "test/top1"  # what is compared, from summary.json
+    features_from: str | None = None  # another task here; FD uses its baseline run's features
+    metric: str = "test/top1"  # what is compared, from summary.json
     higher_is_better: bool = True
 
 
@@ -97,7 +97,7 @@ def compare_directory(config: CompareConfig) -> Path:
 
 
 def make_cells(config: CompareConfig) -> dict[str, list[Cell]]:
-    """All cells by task, tasks in an order in which each follows the one that it starts from."""
+    """All cells by task; a task comes after those whose runs it uses."""
     cells: dict[str, list[Cell]] = {}
     waiting = dict(config.tasks)
     while waiting:
@@ -111,7 +111,9 @@ def make_cells(config: CompareConfig) -> dict[str, list[Cell]]:
 
 def needed(grid: TaskGrid) -> dict[str, str]:
     """The tasks whose runs `grid` uses, and the field that names each."""
-    return {t: key for key in ("init_from", "judge") if (t := getattr(grid, key)) is not None}
+    return {
+        t: key for key in ("init_from", "features_from") if (t := getattr(grid, key)) is not None
+    }
 
 
 def _cell(config: CompareConfig, task: str, norm: str, seed: int) -> Cell:
@@ -130,9 +132,9 @@ def _cell(config: CompareConfig, task: str, norm: str, seed: int) -> Cell:
     ]
     if grid.init_from is not None:
         arguments.append(f"model.init_from={root / grid.init_from / name}")
-    if grid.judge is not None:  # one for all cells, or their distances could not be compared
-        judge = root / grid.judge / f"{config.baseline}_seed{config.seeds[0]}"
-        arguments.append(f"evaluation.extractor=run:{judge}")
+    if grid.features_from is not None:  # one for all cells, so that their distances compare
+        extractor = root / grid.features_from / f"{config.baseline}_seed{config.seeds[0]}"
+        arguments.append(f"evaluation.extractor=run:{extractor}")
     return Cell(task, norm, seed, root / task / name, tuple(arguments))
 
 

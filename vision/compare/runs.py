@@ -42,7 +42,7 @@ class Outcome:
 def check_cells(cells: Iterable[Cell]) -> None:
     """Raise ConfigError, naming the cell, if one of them cannot be run."""
     for cell in cells:
-        # what it starts from will be there when its turn comes
+        # the run that it starts from does not exist yet
         arguments = [a for a in cell.arguments if not a.startswith("model.init_from=")]
         try:
             load_checked(arguments)
@@ -51,10 +51,10 @@ def check_cells(cells: Iterable[Cell]) -> None:
 
 
 def compare(config: CompareConfig, jobs: int, report: Callable[[Outcome], None]) -> list[Outcome]:
-    """Run what is not finished, `jobs` at a time, task after task; `report` hears of each end.
+    """Run the unfinished cells, `jobs` at a time, task after task; `report` gets each outcome.
 
-    A finished or diverged cell is left alone, an interrupted one resumes where its last checkpoint
-    is, a failed one does not stop the others. The outcomes are in `status.json`.
+    Finished and diverged cells are left alone, interrupted ones resume from their last
+    checkpoint, and a failed one does not stop the others. Outcomes go to `status.json`.
     """
     folder = compare_directory(config)
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def write_sbatch(config: CompareConfig, options: Sequence[str]) -> Path:
     """One SLURM array per task, and `submit.sh`, which chains them; returns its path.
 
     `options` are lines for sbatch, such as "--gres=gpu:1". Cell i of a task waits for cell i of
-    the task that it starts from, and for all of the task that judges it.
+    the task that it starts from, and for every cell of the task whose features it uses.
     """
     folder = compare_directory(config)
     folder.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ def write_sbatch(config: CompareConfig, options: Sequence[str]) -> Path:
         script = folder / f"{task}.sbatch"
         body = ["#!/bin/bash", *lines, 'case "$SLURM_ARRAY_TASK_ID" in', *cases, "esac"]
         script.write_text("\n".join(body) + "\n", encoding="utf-8")
-        kinds = {"init_from": "aftercorr", "judge": "afterok"}
+        kinds = {"init_from": "aftercorr", "features_from": "afterok"}
         waits = [f"{kinds[key]}:$job_{t}" for t, key in needed(config.tasks[task]).items()]
         after = f"--dependency={','.join(waits)} " if waits else ""
         submit.append(f"job_{task}=$(sbatch --parsable {after}{shlex.quote(str(script))})")

@@ -1,4 +1,4 @@
-"""How long a run will take, from a few of its own training steps."""
+"""How long a run will take, measured on a few of its own training steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vision.training.train import create_task, open_data
 
 
 @dataclass(frozen=True)
-class Estimate:
+class TimeEstimate:
     """Trainable scalars, optimizer steps of the whole run, seconds per step measured here."""
 
     parameters: int
@@ -25,11 +25,11 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """Training alone: starting a process, validation and checkpoints come on top."""
+        """Training alone, without start-up, validation and checkpoints."""
         return self.steps * self.seconds_per_step
 
 
-def estimate(cell: Cell, measured: int = 3) -> Estimate:
+def estimate_time(cell: Cell, measured: int = 3) -> TimeEstimate:
     """Take `measured` optimizer steps of the cell's training, on the CPU, after one to warm up.
 
     Raises ConfigError, ValueError or FileNotFoundError where the cell cannot be run.
@@ -57,4 +57,4 @@ def estimate(cell: Cell, measured: int = 3) -> Estimate:
         optimizer.zero_grad()
     seconds = (time.perf_counter() - start) / measured
     steps = data.steps_per_epoch * config.trainer.epochs
-    return Estimate(count_parameters(task.model), steps, seconds)
+    return TimeEstimate(count_parameters(task.model), steps, seconds)

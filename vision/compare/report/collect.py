@@ -1,4 +1,4 @@
-"""Reads what the runs of a comparison left."""
+"""Reads the runs of a comparison."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Run:
     metrics: dict[int, dict[str, float]]  # rows of metrics.csv by step
     environment: dict[str, Any]  # of its last start; empty where it has none
 
-    def figure(self, name: str) -> float | None:
-        """A final figure, None where there is none."""
+    def metric(self, name: str) -> float | None:
+        """A final metric, None where the run has none."""
         return self.summary.get("metrics", {}).get(name)
 
     @property
@@ -50,9 +50,9 @@ class Comparison:
         return [r for r in self.runs if (r.cell.task, r.cell.norm) == (task, norm)]
 
     def values(self, task: str, norm: str) -> dict[int, float]:
-        """The compared figure of every finished run, by seed."""
-        name = self.config.tasks[task].figure
-        found = {run.cell.seed: run.figure(name) for run in self.of(task, norm)}
+        """The compared metric of every finished run, by seed."""
+        name = self.config.tasks[task].metric
+        found = {run.cell.seed: run.metric(name) for run in self.of(task, norm)}
         return {seed: value for seed, value in found.items() if value is not None}
 
 

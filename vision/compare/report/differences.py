@@ -1,4 +1,4 @@
-"""Mean, spread, and what a difference between two norms is worth."""
+"""Mean and spread over seeds, and the difference between two norms with its interval."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy import stats
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of the differences of paired seeds, with the interval that holds it."""
+    """Mean of the differences between runs of equal seed, with its confidence interval."""
 
     mean: float
     low: float | None  # None: fewer than two pairs, or all differences equal
@@ -35,8 +35,8 @@ def paired_difference(
 ) -> Difference | None:
     """`values` - `baseline` over the seeds that both have; Student's t interval.
 
-    Pairing by seed takes out what the seeds share (initial values, order of the data). With
-    equal differences throughout there is no spread to judge by, so no interval. None where the
+    Pairing by seed removes what runs of one seed share (initial values, order of the data). No
+    interval where all differences are equal: there is no spread to take it from. None where the
     two have no seed in common.
     """
     seeds = sorted(values.keys() & baseline.keys())

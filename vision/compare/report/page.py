@@ -17,8 +17,8 @@ from vision.compare.report.published import PUBLISHED
 from vision.compare.report.tables import (
     TITLES,
     Row,
-    cells_of,
     make_rows,
+    row_texts,
     to_csv,
     to_latex,
     to_markdown,
@@ -27,7 +27,7 @@ from vision.config import Config, load_config
 from vision.config.load import leaf_keys
 from vision.files import written
 
-# what may be worth a curve, whatever the task
+# drawn over training where a task logs them
 _CURVES = ("train/loss", "val/loss", "val/top1", "val/knn_top1")
 _MAPS = ("input_rms", "dynamic_mean", "dynamic_std", "dynamic_saturated", "saturated")
 _SHEETS = ("samples", "reconstructions")
@@ -84,7 +84,7 @@ def render(comparison: Comparison, rows: list[Row]) -> str:
 
 
 def findings(comparison: Comparison, rows: list[Row]) -> list[str]:
-    """A sentence per task: what the intervals decide, and what they leave open."""
+    """A sentence per task: which norms the intervals tell from the baseline, and which not."""
     sentences = []
     for task, grid in comparison.config.tasks.items():
         mine = [row for row in rows if row.task == task and row.mean is not None]
@@ -99,19 +99,19 @@ def findings(comparison: Comparison, rows: list[Row]) -> list[str]:
                 + ", ".join(undecided)
             )
         text = "; ".join(parts) or "nothing to compare"
-        sentences.append(f"{task} ({grid.figure}): {text}.")
+        sentences.append(f"{task} ({grid.metric}): {text}.")
     return sentences
 
 
 def _section(comparison: Comparison, task: str, rows: list[Row]) -> Section:
-    figure = comparison.config.tasks[task].figure
-    charts = [(f"{figure}: each dot a seed", pictures.seed_dots(comparison, task))]
+    metric = comparison.config.tasks[task].metric
+    charts = [(f"{metric}: each dot a seed", pictures.seed_dots(comparison, task))]
     for name in _CURVES:
         curve = pictures.training_curve(comparison, task, name)
         charts.append((f"{name}: mean and range over seeds", curve))
     return Section(
         task,
-        [(row, cells_of(row)) for row in rows if row.task == task],
+        [(row, row_texts(row)) for row in rows if row.task == task],
         [(title, picture) for title, picture in charts if picture is not None],
         _sheets(comparison, task),
         _maps(comparison, task),
@@ -142,7 +142,7 @@ def _maps(comparison: Comparison, task: str) -> list[tuple[str, str]]:
 
 
 def _differing_settings(comparison: Comparison, task: str) -> list[tuple[str, list[str]]]:
-    """What else than the norm was not the same: first run of each norm, key by key."""
+    """Settings besides the norm that differ: from the first run of each norm, key by key."""
     found: list[dict[str, Any]] = []
     for norm in comparison.config.norms:
         files = [run.folder / "config.yaml" for run in comparison.of(task, norm)]
@@ -164,7 +164,7 @@ def _get(config: Config, key: str) -> Any:
 
 
 def _versions(comparison: Comparison) -> list[tuple[str, list[str]]]:
-    """What the runs ran on, every value that occurs."""
+    """Every version, commit and device that the runs recorded."""
     seen: dict[str, set[str]] = {}
     for run in comparison.runs:
         flat: dict[str, Any] = {**run.environment, **run.environment.get("packages", {})}

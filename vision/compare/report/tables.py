@@ -17,21 +17,21 @@ class Row:
     """One norm in one task. Numbers are None where no run has them."""
 
     task: str
-    figure: str
+    metric: str
     norm: str
-    runs: str  # "3 of 3", or what became of the others
+    runs: str  # "3 of 3", and the states of the others
     mean: float | None
     std: float | None
     values: tuple[float, ...]  # by seed
     difference: Difference | None  # to the baseline; None for itself
-    verdict: str  # better, worse, undecided, no figures; empty for the baseline
+    verdict: str  # better, worse, undecided, no results; empty for the baseline
     parameters: int | None
-    speed: float | None  # images per second as a share of the baseline's
-    memory: float | None  # peak bytes as a share of the baseline's
+    speed: float | None  # images per second, relative to the baseline
+    memory: float | None  # peak bytes, relative to the baseline
 
 
 TITLES = (
-    "task", "norm", "runs", "figure", "mean ± std", "by seed", "difference [95 %]",
+    "task", "norm", "runs", "metric", "mean ± std", "by seed", "difference [95 %]",
     "verdict", "parameters", "speed", "memory",
 )  # fmt: skip
 
@@ -45,7 +45,7 @@ def make_rows(comparison: Comparison) -> list[Row]:
     ]
 
 
-def cells_of(row: Row) -> list[str]:
+def row_texts(row: Row) -> list[str]:
     """The texts of one row, as in `TITLES`."""
     mean = "-" if row.mean is None else f"{row.mean:.4g}"
     spread = "" if row.std is None else f" ± {row.std:.2g}"
@@ -53,7 +53,7 @@ def cells_of(row: Row) -> list[str]:
         row.task,
         row.norm,
         row.runs,
-        row.figure,
+        row.metric,
         mean + spread,
         ", ".join(f"{value:.4g}" for value in row.values),
         _difference(row.difference),
@@ -68,7 +68,7 @@ def to_markdown(rows: Sequence[Row]) -> str:
     """A table; a norm is bold only where its interval lies on the better side of zero."""
     lines = ["| " + " | ".join(TITLES) + " |", "|" + "---|" * len(TITLES)]
     for row in rows:
-        texts = cells_of(row)
+        texts = row_texts(row)
         if row.verdict == "better":
             texts[4] = f"**{texts[4]}**"
         lines.append("| " + " | ".join(texts) + " |")
@@ -80,7 +80,7 @@ def to_latex(rows: Sequence[Row]) -> str:
     lines = [r"\begin{tabular}{" + "l" * len(TITLES) + "}", r"\toprule"]
     lines += [" & ".join(map(_escape, TITLES)) + r" \\", r"\midrule"]
     for row in rows:
-        texts = [_escape(text) for text in cells_of(row)]
+        texts = [_escape(text) for text in row_texts(row)]
         if row.verdict == "better":
             texts[4] = rf"\textbf{{{texts[4]}}}"
         lines.append(" & ".join(texts) + r" \\")
@@ -92,14 +92,14 @@ def to_csv(rows: Sequence[Row]) -> str:
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(
-        "task norm runs figure mean std values difference low high verdict parameters speed "
+        "task norm runs metric mean std values difference low high verdict parameters speed "
         "memory".split()
     )
     for row in rows:
         d = row.difference
         interval = [d.mean, d.low, d.high] if d else [None] * 3
         values = " ".join(map(repr, row.values))
-        result = [row.figure, row.mean, row.std, values, *interval, row.verdict]
+        result = [row.metric, row.mean, row.std, values, *interval, row.verdict]
         cost = [row.parameters, row.speed, row.memory]
         writer.writerow([row.task, row.norm, row.runs, *result, *cost])
     return out.getvalue()
@@ -114,21 +114,21 @@ def _row(comparison: Comparison, task: str, norm: str) -> Row:
     difference, verdict = None, ""
     if norm != config.baseline:
         difference = paired_difference(values, comparison.values(task, config.baseline))
-        verdict = "undecided" if difference is not None else "no figures"
+        verdict = "undecided" if difference is not None else "no results"
         if difference is not None and difference.decided:
             verdict = "better" if (difference.mean > 0) == grid.higher_is_better else "worse"
     parameters = next((r.summary["parameters"] for r in runs if r.summary), None)
     speeds, memories = (
-        _share(comparison, task, norm, what) for what in ("images_per_sec", "peak_memory_bytes")
+        _relative(comparison, task, norm, what) for what in ("images_per_sec", "peak_memory_bytes")
     )
     return Row(
-        task, grid.figure, norm, _states([r.state for r in runs]), mean, std,
+        task, grid.metric, norm, _states([r.state for r in runs]), mean, std,
         tuple(values.values()), difference, verdict, parameters, speeds, memories,
     )  # fmt: skip
 
 
-def _share(comparison: Comparison, task: str, norm: str, what: str) -> float | None:
-    """Mean of `what` over a norm's runs, over the baseline's."""
+def _relative(comparison: Comparison, task: str, norm: str, what: str) -> float | None:
+    """Mean of `what` over a norm's runs, relative to the baseline's mean."""
     means = []
     for name in (norm, comparison.config.baseline):
         runs = comparison.of(task, name)

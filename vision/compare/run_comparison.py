@@ -1,4 +1,4 @@
-"""What tools/compare.py does, arguments parsed."""
+"""Estimate, write job scripts for, or run and report a comparison."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from vision.compare.grid import Cell, CompareConfig, compare_directory, load_compare, make_cells
+from vision.compare.grid import Cell, CompareConfig, compare_directory, make_cells
+from vision.compare.report.collect import read_comparison
+from vision.compare.report.page import write_report
+from vision.compare.report.tables import make_rows, to_markdown
 from vision.compare.runs import Outcome, check_cells, compare, write_sbatch
+from vision.compare.time_estimate import estimate_time
 from vision.errors import ConfigError
 
 
-def run(
-    file: str, overrides: Sequence[str], jobs: int, dry_run: bool, sbatch: Sequence[str] | None
+def run_comparison(
+    config: CompareConfig, jobs: int, dry_run: bool, sbatch: Sequence[str] | None
 ) -> None:
     """Check all cells, then estimate, write job scripts, or run and report.
 
-    Raises ConfigError for whatever the person asking can mend.
+    Raises ConfigError for whatever the person asking can fix.
     """
     if jobs < 1:
         raise ConfigError(f"--jobs {jobs}: expected at least 1")
-    config = load_compare(file, overrides)
     cells = make_cells(config)
     check_cells(cell for column in cells.values() for cell in column)
     if dry_run:
@@ -35,10 +38,6 @@ def run(
 
 
 def _run(config: CompareConfig, count: int, jobs: int) -> None:
-    from vision.compare.report.collect import read_comparison
-    from vision.compare.report.page import write_report
-    from vision.compare.report.tables import make_rows, to_markdown
-
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     )  # fmt: skip
@@ -58,15 +57,13 @@ def _run(config: CompareConfig, count: int, jobs: int) -> None:
 
 
 def _estimate(cells: dict[str, list[Cell]], jobs: int) -> None:
-    from vision.compare.time_estimate import estimate  # imports torch, timm and Lightning: seconds
-
     table = Table("task", "norm", "runs", "parameters", "steps", "ms/step", "minutes each")
     total = 0.0
     for task, column in cells.items():
         for norm in dict.fromkeys(cell.norm for cell in column):
             members = [cell for cell in column if cell.norm == norm]
             try:
-                found = estimate(members[0])
+                found = estimate_time(members[0])
             except (ValueError, FileNotFoundError) as error:
                 raise ConfigError(f"{members[0]}: {error}") from error
             total += found.seconds * len(members)
@@ -76,7 +73,7 @@ def _estimate(cells: dict[str, list[Cell]], jobs: int) -> None:
             )  # fmt: skip
     Console().print(table)
     print(
-        f"training alone: {total / 60:.0f} minutes with one run at a time; starting each run, "
-        "validation and checkpoints come on top"
+        f"training alone: {total / 60:.0f} minutes with one run at a time, without the start of "
+        "each run, validation and checkpoints"
         + (f"; {jobs} runs share the machine's cores" if jobs > 1 else "")
     )
