@@ -14,8 +14,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import vision.compare.compare
 import vision.compare.report.page
+import vision.compare.run_comparison
 import vision.diffusion.encode_latents
 import vision.diffusion.sample
 import vision.evaluation.classifier
