@@ -17,6 +17,7 @@ from vision.benchmark.data import (
 )
 from vision.benchmark.report import data_table
 from vision.datasets.datamodule import ImageDataModule
+from vision.datasets.readers import read_image
 from vision.seeding import preserved, seed_globals
 
 
@@ -53,7 +54,7 @@ def test_timm_transforms_the_images_as_ours_does(settings: DataSettings) -> None
     ours = data.train_dataloader().dataset
     timm = timm_loader(settings, use_prefetcher=False).dataset
     for index in range(9):
-        image, target = ours.read(index)
+        image, target = read_image(ours.reader, index, "RGB")
         pictures = []
         for transform in (ours.transform, timm.transform):
             with preserved():

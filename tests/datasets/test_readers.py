@@ -11,6 +11,7 @@ from PIL import Image
 
 from vision.config.schema import DataConfig
 from vision.datasets.readers import TorchvisionReader, open_reader
+from vision.evaluation.generative.sources import FolderSource
 
 
 @pytest.fixture
@@ -270,3 +271,12 @@ def test_a_single_tar_without_the_split_is_refused(tmp_path, write_tar, make_con
     path = write_tar(tmp_path / "all.tar", {"cat/1.png": b"1"})
     with pytest.raises(FileNotFoundError, match=r"one tar without a folder 'train'"):
         open_reader(make_config(name="tar", root=str(path)), "train")
+
+
+def test_folders_and_metrics_list_the_same_images(folder: Path, make_config) -> None:
+    (folder / "train" / "ant" / "20.WEBP").touch()
+    (folder / "train" / "ant" / "notes.txt").touch()
+    reader = open_reader(make_config(name="folder", root=str(folder)), "train")
+    names = [reader.filename(index) for index in range(len(reader))]
+    assert names[4].endswith("ant/20.WEBP") and len(names) == 11
+    assert sorted(names) == [str(file) for file in FolderSource(folder / "train").files]

@@ -17,9 +17,8 @@ from vision.config.schema import DataConfig
 from vision.datasets.check import check_data
 from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.dataset import Batch
-from vision.datasets.fetch import ahead
 from vision.datasets.readers import open_reader
-from vision.datasets.sampler import BLOCK, GlobalBatchSampler, shard_order
+from vision.datasets.sampler import BLOCK, GlobalBatchSampler, ahead, shard_order
 
 pytest.importorskip("datasets")
 

@@ -18,6 +18,7 @@ from vision.benchmark.timing import Work, alternate
 from vision.config.schema import AugmentConfig, DataConfig
 from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.dataset import ImageDataset, Sample
+from vision.datasets.readers import read_image
 from vision.datasets.sampler import Draw
 from vision.datasets.transforms import mend_posterize, training_options
 from vision.seeding import derive_seed, preserved
@@ -155,7 +156,11 @@ def _epoch(loader: Any) -> Work:
 
 def _our_steps(loader: Any, settings: DataSettings) -> dict[str, Work]:
     dataset: ImageDataset = loader.dataset
-    read = [dataset.read(index) for index in range(settings.batch)]
+
+    def decode() -> list[tuple[Image.Image, int]]:
+        return [read_image(dataset.reader, i, dataset.mode) for i in range(settings.batch)]
+
+    read = decode()
 
     def augment() -> list[Sample]:
         samples = []
@@ -166,7 +171,7 @@ def _our_steps(loader: Any, settings: DataSettings) -> dict[str, Work]:
 
     samples = augment()
     return {
-        "decode": lambda: [dataset.read(index) for index in range(settings.batch)],
+        "decode": decode,
         "augment": augment,
         "collate": lambda: loader.collate_fn(samples),
     }

@@ -14,7 +14,7 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler
 from vision.config.schema import DataConfig
 from vision.datasets.check import check_data
 from vision.datasets.dataset import ImageDataset, Sample, collate
-from vision.datasets.fetch import FetchedDataset, FetchingSampler
+from vision.datasets.image_files import image_mode
 from vision.datasets.latent_dataset import LatentDataset
 from vision.datasets.loader import ResumableLoader
 from vision.datasets.readers import Reader, open_reader
@@ -22,6 +22,7 @@ from vision.datasets.sampler import (
     Draw,
     EvalSampler,
     GlobalBatchSampler,
+    ReadAheadSampler,
     split_batch,
     steps_per_epoch,
 )
@@ -153,7 +154,7 @@ class ImageDataModule(pl.LightningDataModule):
             shard_sizes=_shard_sizes(dataset.reader),
         )
         if _shard_sizes(dataset.reader) is not None:
-            sampler = FetchingSampler(sampler, dataset.reader)
+            sampler = ReadAheadSampler(sampler, dataset.reader)
         return ResumableLoader(dataset, batch_sampler=sampler, **self._loader_options())
 
     def val_dataloader(self) -> DataLoader[Sample]:
@@ -193,13 +194,11 @@ class ImageDataModule(pl.LightningDataModule):
         if transform is None:
             hflip = self.config.augment.hflip if training else 0.0
             return LatentDataset(self._reader(split), self.seed, hflip)
-        reader = self._reader(split)
-        kind = ImageDataset if _shard_sizes(reader) is None else FetchedDataset
-        return kind(
-            reader,
+        return ImageDataset(
+            self._reader(split),
             transform,
             seed=self.seed,
-            mode="L" if self.config.in_chans == 1 else "RGB",
+            mode=image_mode(self.config.in_chans),
             on_corrupt=self.config.on_corrupt,
             replace_corrupt=training,
         )
@@ -272,7 +271,7 @@ def _in_order(
     if _shard_sizes(dataset.reader) is None:
         return {"sampler": draws, "batch_size": batch_size}
     batches: Sampler[Any] = BatchSampler(draws, batch_size, drop_last=False)  # type: ignore[arg-type]
-    return {"batch_sampler": FetchingSampler(batches, dataset.reader)}
+    return {"batch_sampler": ReadAheadSampler(batches, dataset.reader)}
 
 
 def _with_classes(

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Sequence
-from typing import IO, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from vision.datasets.readers import Reader
+from vision.datasets.image_files import Mode
+from vision.datasets.readers import Reader, read_image
 from vision.datasets.sampler import Draw
 from vision.datasets.transforms import Transform
 from vision.errors import CorruptImageError
 from vision.seeding import preserved, seed_globals
 
-# what Pillow raises for bytes that are no image, or only half of one
-_DECODE_ERRORS = (
-    OSError,  # UnidentifiedImageError, truncated files, files that are gone
-    SyntaxError,  # broken PNG
-    ValueError,
-    TypeError,
-    EOFError,
-    IndexError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 _MOST_IN_A_ROW = 1000  # unreadable images before the whole data set counts as unreadable
 
 
@@ -65,7 +51,7 @@ class ImageDataset(Dataset[Sample]):
         reader: Reader,
         transform: Transform,
         seed: int,
-        mode: Literal["L", "RGB"] = "RGB",
+        mode: Mode = "RGB",
         on_corrupt: Literal["stop", "skip"] = "stop",
         replace_corrupt: bool = False,
     ) -> None:
@@ -88,14 +74,10 @@ class ImageDataset(Dataset[Sample]):
         with preserved():  # timm's transforms draw from global generators
             return [self._load(draw) for draw in draws]
 
-    def open(self, index: int) -> tuple[IO[bytes] | Image.Image, int]:
-        """What the reader has for `index`."""
-        return self.reader[index]
-
     def _load(self, draw: Draw) -> Sample:
         index, skipped = draw.index, 0
         try:
-            image, target = self.read(index)
+            image, target = read_image(self.reader, index, self.mode, draw.item)
         except CorruptImageError as error:
             if self.on_corrupt == "stop":
                 raise
@@ -111,20 +93,6 @@ class ImageDataset(Dataset[Sample]):
         seed_globals(self.seed, "image", draw.epoch, draw.index)
         return self.transform(image)
 
-    def read(self, index: int) -> tuple[Image.Image, int]:
-        """(decoded image, class). Raises CorruptImageError."""
-        try:
-            file, target = self.open(index)
-            if isinstance(file, Image.Image):
-                return file.convert(self.mode), int(target)
-            with file, Image.open(file) as image:
-                image.load()  # decodes all of it
-                # convert() copies even where there is nothing to convert
-                same = image.mode == self.mode
-                return image if same else image.convert(self.mode), int(target)
-        except _DECODE_ERRORS as error:
-            raise CorruptImageError.of(self.reader.filename(index), error) from error
-
     def _next_readable(
         self, index: int, error: CorruptImageError
     ) -> tuple[Image.Image, int, int, int]:
@@ -132,7 +100,7 @@ class ImageDataset(Dataset[Sample]):
         for skipped in range(1, most):
             other = (index + skipped) % len(self)
             try:
-                return *self.read(other), other, skipped
+                return *read_image(self.reader, other, self.mode), other, skipped
             except CorruptImageError:
                 continue
         first = str(error).partition("; remove it")[0].removeprefix("cannot read image ")

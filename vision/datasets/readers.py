@@ -9,15 +9,16 @@ from typing import IO, Any, Protocol
 import numpy as np
 from PIL import Image
 from timm.data import create_dataset
-from timm.data.readers.reader_image_folder import ReaderImageFolder
 
 from vision.config.schema import DataConfig
 from vision.datasets.digits import DigitsReader
 from vision.datasets.hugging_face import HuggingFaceReader
+from vision.datasets.image_files import DECODE_ERRORS, Mode, decode, list_images
 from vision.datasets.latents import LatentReader
 from vision.datasets.splits import canonical, find_folder, find_shards, find_tar
 from vision.datasets.stream import HuggingFaceStream
 from vision.datasets.tars import ClassTarReader, WebDatasetReader
+from vision.errors import CorruptImageError
 
 
 class Reader(Protocol):
@@ -70,33 +71,48 @@ def open_reader(config: DataConfig, split: str) -> Reader:
     return TorchvisionReader(config, name, split)
 
 
+def read_image(
+    reader: Reader, index: int, mode: Mode, item: tuple[Any, int] | None = None
+) -> tuple[Image.Image, int]:
+    """(decoded image, class) of `reader[index]`, or of `item` where that was read before.
+
+    Raises CorruptImageError with the place of the image.
+    """
+    try:
+        file, label = item or reader[index]
+        return decode(file, mode), int(label)
+    except DECODE_ERRORS as error:
+        raise CorruptImageError.of(reader.filename(index), error) from error
+
+
 class FolderReader:
-    """One sub-folder per class (timm's ReaderImageFolder); classes in natural order of names."""
+    """One sub-folder per class; classes in natural order of their names."""
 
     def __init__(self, folder: Path) -> None:
-        try:
-            self._reader = ReaderImageFolder(str(folder))
-        except RuntimeError as error:
-            raise FileNotFoundError(f"data.root: {error}; expected CLASS/IMAGE in it") from error
-        classes = self._reader.class_to_idx
-        if "" in classes:
+        self._samples, numbers = list_images(folder)
+        if not self._samples:
+            raise FileNotFoundError(
+                f"data.root: Found 0 images in {folder}; expected CLASS/IMAGE in it"
+            )
+        if "" in numbers:
             raise ValueError(
                 f"data.root: images lie directly in {folder} and so have no class; expected them "
                 "in one sub-folder per class"
             )
-        self.class_names: list[str] | None = sorted(classes, key=lambda name: classes[name])
-        self.labels: list[int] | None = [label for _, label in self._reader.samples]
+        self.class_names: list[str] | None = sorted(numbers, key=lambda name: numbers[name])
+        self.labels: list[int] | None = [label for _, label in self._samples]
 
     def __len__(self) -> int:
-        return len(self._reader)
+        return len(self._samples)
 
     def __getitem__(self, index: int) -> tuple[IO[bytes], int]:
         """(open file, class)."""
-        return self._reader[index]
+        path, label = self._samples[index]
+        return open(path, "rb"), label
 
     def filename(self, index: int) -> str:
-        """Absolute path."""
-        return self._reader.filename(index, absolute=True)
+        """Path, absolute where `data.root` is."""
+        return self._samples[index][0]
 
 
 class TorchvisionReader:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import IO, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +16,10 @@ from vision.seeding import derive_seed
 
 BLOCK = 256  # rows of a shard that are read together and shuffled among themselves
 _MOST_LANES = 32  # places of such data that a batch is drawn from
+_READ_AHEAD = 2  # batches, beside those that wait for a worker
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 
 class Draw(NamedTuple):
@@ -21,6 +27,7 @@ class Draw(NamedTuple):
 
     epoch: int
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs
+    item: tuple[IO[bytes], int] | None = None  # (encoded image, class) where it was read ahead
 
 
 class GlobalBatchSampler(Sampler[list[Draw]]):
@@ -119,6 +126,43 @@ class EvalSampler(Sampler[Draw]):
 
     def __iter__(self) -> Iterator[Draw]:
         return (Draw(0, index) for index in self.indices)
+
+
+class ReadAheadSampler(Sampler[list[Draw]]):
+    """The batches of another sampler with their images, which one thread reads a little ahead.
+
+    For readers that are fast only in their own order: every worker would read the whole data set.
+    So the training process reads in order, its workers get the encoded images and decode them,
+    and batches do not depend on the number of workers.
+    """
+
+    def __init__(self, batches: Sampler[Any], reader: Any) -> None:
+        self.batches = batches
+        self.reader = reader
+
+    def __len__(self) -> int:
+        return len(self.batches)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return ahead(self._read, self.batches, _READ_AHEAD)
+
+    def _read(self, batch: list[Draw]) -> list[Draw]:
+        return [draw._replace(item=self.reader[draw.index]) for draw in batch]
+
+
+def ahead(work: Callable[[_In], _Out], items: Iterable[_In], number: int) -> Iterator[_Out]:
+    """`map(work, items)`, with up to `number` results made in advance by one thread."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+    pending: deque[Future[_Out]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(work, item))
+            if len(pending) > number:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:  # also when the consumer stops early
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def steps_per_epoch(length: int, batch_size_total: int) -> int:

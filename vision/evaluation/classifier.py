@@ -27,6 +27,7 @@ from vision.datasets.check import check_data
 from vision.datasets.corruptions import SEVERITIES, corrupt, corruption_names
 from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.dataset import Batch
+from vision.datasets.image_files import decode, image_mode
 from vision.datasets.transforms import eval_transform
 from vision.errors import ConfigError
 from vision.evaluation.confusion import plot_confusion
@@ -51,8 +52,8 @@ class Classifier:
     def predict(self, images: Sequence[Image.Image]) -> Tensor:
         """Probabilities [B, classes] float32 of images of any size, prepared as for evaluation."""
         data = self.config.data
-        transform, mode = eval_transform(data), "L" if data.in_chans == 1 else "RGB"
-        batch = torch.stack([transform(image.convert(mode)) for image in images])
+        transform, mode = eval_transform(data), image_mode(data.in_chans)
+        batch = torch.stack([transform(decode(image, mode)) for image in images])
         device = next(self.model.parameters()).device
         return self.model(batch.to(device)).float().softmax(1).cpu()
 

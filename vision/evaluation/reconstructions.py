@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
@@ -15,8 +14,9 @@ from vision.checkpoints.mae_formats import from_official
 from vision.checkpoints.weights import find_checkpoint, load_strict, read_checkpoint, state_dict_of
 from vision.config import Config
 from vision.config.schema import DataConfig
+from vision.datasets.image_files import image_mode, read_file
 from vision.datasets.transforms import eval_transform
-from vision.errors import ConfigError
+from vision.errors import ConfigError, CorruptImageError
 from vision.models.mae import MAE, create_mae
 from vision.pictures import enlarge, write_png
 
@@ -118,7 +118,6 @@ def draw(
 def _read(file: str, data: DataConfig) -> Tensor:
     """An image as the model's validation images were read: [C, H, W]."""
     try:
-        with Image.open(file) as image:
-            return eval_transform(data)(image.convert("L" if data.in_chans == 1 else "RGB"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: not an image that can be read: {error}") from None
+        return eval_transform(data)(read_file(Path(file), image_mode(data.in_chans)))
+    except CorruptImageError as error:
+        raise ConfigError(f"{file}: not an image that can be read: {error.__cause__}") from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
@@ -19,10 +19,8 @@ from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 from vision.config import load_config
 from vision.config.schema import DataConfig
 from vision.datasets.check import check_data
-from vision.datasets.readers import Reader, open_reader
-from vision.errors import CorruptImageError
-
-_EXTENSIONS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
+from vision.datasets.image_files import IMG_EXTENSIONS, list_images, read_file
+from vision.datasets.readers import Reader, open_reader, read_image
 
 
 class Source(Protocol):
@@ -50,12 +48,10 @@ class FolderSource:
     def __init__(self, folder: Path, num_workers: int = 0) -> None:
         self.name = str(folder)
         self.num_workers = num_workers
-        self.files = sorted(
-            path.resolve() for path in folder.rglob("*") if path.suffix.lower() in _EXTENSIONS
-        )
+        self.files = sorted(Path(path).resolve() for path, _ in list_images(folder)[0])
         if not self.files:
             raise FileNotFoundError(
-                f"{folder}: no images; expected files ending in {', '.join(sorted(_EXTENSIONS))}"
+                f"{folder}: no images; expected files ending in {', '.join(sorted(IMG_EXTENSIONS))}"
             )
 
     def __len__(self) -> int:
@@ -197,7 +193,7 @@ class _Files(Dataset[Tensor]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> Tensor:
-        return pil_to_tensor(_decode(self.files[index], str(self.files[index])))
+        return pil_to_tensor(read_file(self.files[index], "RGB"))
 
 
 class _Read(Dataset[Tensor]):
@@ -210,19 +206,7 @@ class _Read(Dataset[Tensor]):
         return len(self.indices)
 
     def __getitem__(self, index: int) -> Tensor:
-        number = int(self.indices[index])
-        file, _ = self.reader[number]
-        image = _decode(file, self.reader.filename(number))
+        image, _ = read_image(self.reader, int(self.indices[index]), "RGB")
         if image.size != (self.size, self.size):
             image = center_crop(resize(image, self.size), [self.size, self.size])
         return pil_to_tensor(image)
-
-
-def _decode(file: Path | IO[bytes] | Image.Image, name: str) -> Image.Image:
-    try:
-        if isinstance(file, Image.Image):
-            return file.convert("RGB")
-        with Image.open(file) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise CorruptImageError.of(name, error) from error
