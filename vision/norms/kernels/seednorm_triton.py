@@ -14,13 +14,14 @@ on the same device gives the same bits.
 # (what Triton compiles is not Python: its arguments are pointers, scalars and constants)
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from vision.norms.kernels.triton_config import Config, backward_config, forward_config
-from vision.norms.kernels.triton_tune import tuned
 
 _WIDE = {torch.float64: tl.float64}  # precision of the arithmetic; float32 for all others
 _WAVE = 64 if torch.version.hip else 32
@@ -58,25 +59,53 @@ def _rows(pointer, row, stride, rows, column, inside):
 
 
 @triton.jit
+def _store_rows(pointer, value, row, stride, rows, column, inside):
+    start = row.to(tl.int64) * stride
+    mask = (row < rows)[:, None, None] & inside
+    out = pointer + start[:, None, None] + column
+    tl.store(out, value.to(pointer.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _heads(pointer, row, rows, HEADS: tl.constexpr, H: tl.constexpr):
+    """Addresses of one number per row and head, [R, H], and which of them exist."""
+    head = tl.arange(0, H)[None, :]
+    at = pointer + row.to(tl.int64)[:, None] * HEADS + head
+    return at, (row < rows)[:, None] & (head < HEADS)
+
+
+@triton.jit
+def _scale(s, alpha, GAMMA, column, inside, HAS_GAMMA: tl.constexpr, WIDE: tl.constexpr):
+    """s α + γ, [R, H, W]."""
+    scale = s[:, :, None] * alpha
+    if HAS_GAMMA:
+        scale += _vector(GAMMA, column, inside, WIDE)
+    else:
+        scale += 1
+    return scale
+
+
+@triton.jit
+def _gradients(x, g, rstd, s, scale, alpha, beta, DIM: tl.constexpr):
+    """dx, g u and the gradient of each head's x·βᵀ, [R, H, 1]."""
+    gu = g * x * rstd
+    pull = tl.sum(tl.sum(gu * scale, axis=2), axis=1) / DIM  # [R]
+    slope = (tl.sum(gu * alpha, axis=2) * (1 - s * s))[:, :, None]  # [R, H, 1]
+    dx = rstd * (g * scale - x * rstd * pull[:, None, None]) + slope * beta
+    return dx, gu, slope
+
+
+@triton.jit
+def _add(pointer, value, inside):
+    tl.store(pointer, tl.load(pointer, inside) + value, mask=inside)
+
+
+@triton.jit
 def forward_kernel(
-    X,
-    Y,
-    ALPHA,
-    BETA,
-    GAMMA,
-    RSTD,
-    S,
-    rows,
-    stride,
-    EPS: tl.constexpr,
-    HEADS: tl.constexpr,
-    WIDTH: tl.constexpr,
-    HAS_GAMMA: tl.constexpr,
-    WIDE: tl.constexpr,
-    R: tl.constexpr,
-    H: tl.constexpr,
-    W: tl.constexpr,
-):
+    X, Y, ALPHA, BETA, GAMMA, RSTD, S, rows, stride,
+    EPS: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr, HAS_GAMMA: tl.constexpr,
+    WIDE: tl.constexpr, R: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+):  # fmt: skip
     """y, and per row 1/RMS and the tanh value of each head. One program takes R rows."""
     column, inside = _tile(HEADS, WIDTH, H, W)
     row = tl.program_id(0) * R + tl.arange(0, R)
@@ -85,55 +114,29 @@ def forward_kernel(
     mean = tl.sum(tl.sum(x * x, axis=2), axis=1) / (HEADS * WIDTH)  # [R]
     rstd = 1 / tl.sqrt(mean + EPS)
     s = _tanh(tl.sum(x * _vector(BETA, column, inside, WIDE), axis=2))  # [R, H]
-    scale = s[:, :, None] * _vector(ALPHA, column, inside, WIDE)
-    if HAS_GAMMA:
-        scale += _vector(GAMMA, column, inside, WIDE)
-    else:
-        scale += 1
-    y = scale * (x * rstd[:, None, None])
+    alpha = _vector(ALPHA, column, inside, WIDE)
+    y = _scale(s, alpha, GAMMA, column, inside, HAS_GAMMA, WIDE) * (x * rstd[:, None, None])
 
-    exists = row < rows
-    start = row.to(tl.int64) * (HEADS * WIDTH)
-    out = Y + start[:, None, None] + column
-    tl.store(out, y.to(Y.dtype.element_ty), mask=exists[:, None, None] & inside)
-    tl.store(RSTD + row, rstd, mask=exists)
-    head = tl.arange(0, H)[None, :]
-    where = S + row.to(tl.int64)[:, None] * HEADS + head
-    tl.store(where, s, mask=exists[:, None] & (head < HEADS))
+    _store_rows(Y, y, row, HEADS * WIDTH, rows, column, inside)
+    tl.store(RSTD + row, rstd, mask=row < rows)
+    s_at, exists = _heads(S, row, rows, HEADS, H)
+    tl.store(s_at, s, mask=exists)
 
 
 @triton.jit
 def backward_kernel(
-    X,
-    DY,
-    DX,
-    ALPHA,
-    BETA,
-    GAMMA,
-    RSTD,
-    S,
-    PARTIAL,
-    rows,
-    x_stride,
-    dy_stride,
-    HEADS: tl.constexpr,
-    WIDTH: tl.constexpr,
-    HAS_GAMMA: tl.constexpr,
-    WIDE: tl.constexpr,
-    PREFETCH: tl.constexpr,
-    IN_REGISTERS: tl.constexpr,
-    R: tl.constexpr,
-    H: tl.constexpr,
-    W: tl.constexpr,
-):
-    """dx, and this program's share of dα, dβ, dγ in PARTIAL `[programs, 3, D]`.
+    X, DY, DX, ALPHA, BETA, GAMMA, RSTD, S, PARTIAL, rows, x_stride, dy_stride,
+    HEADS: tl.constexpr, WIDTH: tl.constexpr, HAS_GAMMA: tl.constexpr, WIDE: tl.constexpr,
+    PREFETCH: tl.constexpr, IN_REGISTERS: tl.constexpr,
+    R: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+):  # fmt: skip
+    """dx, and this program's part of dα, dβ, dγ in PARTIAL `[programs, 3, D]`.
 
     A program takes every n-th group of R rows, n being the number of programs. The sums stay in
-    registers, or for rows too long for that in the program's own part of PARTIAL (zero before).
+    registers or, for rows too long for that, in the program's own part of PARTIAL (zero before).
     """
     DIM: tl.constexpr = HEADS * WIDTH
     column, inside = _tile(HEADS, WIDTH, H, W)
-    head = tl.arange(0, H)[None, :]
     step = tl.num_programs(0) * R
     own = PARTIAL + tl.program_id(0).to(tl.int64) * (3 * DIM) + column
     if IN_REGISTERS:
@@ -149,11 +152,10 @@ def backward_kernel(
         g_next = _rows(DY, row, dy_stride, rows, column, inside)
     for first in range(tl.program_id(0) * R, rows, step):
         row = first + tl.arange(0, R)
-        exists = row < rows
-        rstd = tl.load(RSTD + row, mask=exists, other=0)[:, None, None]
-        s_at = S + row.to(tl.int64)[:, None] * HEADS + head
-        s = tl.load(s_at, mask=exists[:, None] & (head < HEADS), other=0)
-        if PREFETCH:  # the next group is under way while this one is worked on
+        rstd = tl.load(RSTD + row, mask=row < rows, other=0)[:, None, None]
+        s_at, exists = _heads(S, row, rows, HEADS, H)
+        s = tl.load(s_at, mask=exists, other=0)
+        if PREFETCH:  # the next group loads while this one is worked on
             x, g = x_next.to(WIDE), g_next.to(WIDE)
             x_next = _rows(X, row + step, x_stride, rows, column, inside)
             g_next = _rows(DY, row + step, dy_stride, rows, column, inside)
@@ -162,27 +164,17 @@ def backward_kernel(
             g = _rows(DY, row, dy_stride, rows, column, inside).to(WIDE)
             alpha = _vector(ALPHA, column, inside, WIDE)
             beta = _vector(BETA, column, inside, WIDE)
-
-        gu = g * x * rstd
-        scale = s[:, :, None] * alpha
-        if HAS_GAMMA:
-            scale += _vector(GAMMA, column, inside, WIDE)
-        else:
-            scale += 1
-        pull = tl.sum(tl.sum(gu * scale, axis=2), axis=1) / DIM  # [R]
-        slope = (tl.sum(gu * alpha, axis=2) * (1 - s * s))[:, :, None]  # [R, H, 1]
-        dx = rstd * (g * scale - x * rstd * pull[:, None, None]) + slope * beta
-        start = row.to(tl.int64) * DIM
-        out = DX + start[:, None, None] + column
-        tl.store(out, dx.to(DX.dtype.element_ty), mask=exists[:, None, None] & inside)
+        scale = _scale(s, alpha, GAMMA, column, inside, HAS_GAMMA, WIDE)
+        dx, gu, slope = _gradients(x, g, rstd, s, scale, alpha, beta, DIM)
+        _store_rows(DX, dx, row, DIM, rows, column, inside)
         if IN_REGISTERS:
             dalpha += s[:, :, None] * gu
             dbeta += slope * x
             dgamma += gu
         else:
-            tl.store(own, tl.load(own, inside) + s[:, :, None] * gu, mask=inside)
-            tl.store(own + DIM, tl.load(own + DIM, inside) + slope * x, mask=inside)
-            tl.store(own + 2 * DIM, tl.load(own + 2 * DIM, inside) + gu, mask=inside)
+            _add(own, s[:, :, None] * gu, inside)
+            _add(own + DIM, slope * x, inside)
+            _add(own + 2 * DIM, gu, inside)
     if IN_REGISTERS:
         tl.store(own, tl.sum(dalpha, axis=0, keep_dims=True), mask=inside)
         tl.store(own + DIM, tl.sum(dbeta, axis=0, keep_dims=True), mask=inside)
@@ -190,43 +182,25 @@ def backward_kernel(
 
 
 def forward(
-    x: Tensor,
-    alpha: Tensor,
-    beta: Tensor,
-    gamma: Tensor | None,
-    num_heads: int,
-    eps: float,
-    config: Config | None = None,
+    x: Tensor, alpha: Tensor, beta: Tensor, gamma: Tensor | None, num_heads: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y `[R, D]` in x's dtype, 1/RMS `[R]` and tanh values `[R, H]` in float32 (float64 for it).
 
-    Args:
-        x: `[R, D]`, any row stride, last axis contiguous.
-        alpha: `[D]`, contiguous, any floating dtype, as all parameters.
-        beta: `[D]`.
-        gamma: `[D]`; None stands for ones.
-        num_heads: Divides D.
-        eps: Added to the mean square.
-        config: Launch configuration; the default follows the shape.
+    Arguments as in `ops.seednorm`, with x `[R, D]` of any row stride, its last axis contiguous, and
+    contiguous parameters of any floating dtype.
     """
     rows, dim = x.shape
     wide = torch.promote_types(x.dtype, torch.float32)
     y = torch.empty(rows, dim, dtype=x.dtype, device=x.device)
     rstd = torch.empty(rows, dtype=wide, device=x.device)
     s = torch.empty(rows, num_heads, dtype=wide, device=x.device)
-    if rows == 0:
-        return y, rstd, s
-    if config is None:
-        config = tuned(
-            ("forward", dim, num_heads, x.dtype, x.device),
-            forward_config(dim, num_heads, _WAVE),
-            lambda c: forward(x, alpha, beta, gamma, num_heads, eps, c),
+    if rows:
+        config = forward_config(dim, num_heads, _WAVE)
+        forward_kernel[(triton.cdiv(rows, config.rows),)](
+            *(x, y, alpha, beta, alpha if gamma is None else gamma, rstd, s, rows, x.stride(0)),
+            EPS=eps,
+            **_constants(x, num_heads, gamma, config),
         )
-    forward_kernel[(triton.cdiv(rows, config.rows),)](
-        *(x, y, alpha, beta, alpha if gamma is None else gamma, rstd, s, rows, x.stride(0)),
-        EPS=eps,
-        **_constants(x, num_heads, gamma, config),
-    )
     return y, rstd, s
 
 
@@ -239,7 +213,6 @@ def backward(
     rstd: Tensor,
     s: Tensor,
     num_heads: int,
-    config: Config | None = None,
 ) -> tuple[Tensor, Tensor]:
     """dx `[R, D]` and the gradients of alpha, beta, gamma as `[3, D]`; arguments as in `forward`.
 
@@ -249,12 +222,7 @@ def backward(
     dx = torch.empty(rows, dim, dtype=x.dtype, device=x.device)
     if rows == 0:
         return dx, rstd.new_zeros(3, dim)
-    if config is None:
-        config = tuned(
-            ("backward", dim, num_heads, x.dtype, x.device),
-            backward_config(dim, num_heads, x.device, _WAVE),
-            lambda c: backward(dy, x, alpha, beta, gamma, rstd, s, num_heads, c),
-        )
+    config = backward_config(dim, num_heads, x.device, _WAVE)
     programs = min(triton.cdiv(rows, config.rows), config.programs)
     make = torch.empty if config.in_registers else torch.zeros
     partial = make(programs, 3, dim, dtype=rstd.dtype, device=x.device)
@@ -268,9 +236,7 @@ def backward(
     return dx, partial.sum(0)
 
 
-def _constants(
-    x: Tensor, num_heads: int, gamma: Tensor | None, config: Config
-) -> dict[str, object]:
+def _constants(x: Tensor, num_heads: int, gamma: Tensor | None, config: Config) -> dict[str, Any]:
     width = x.shape[1] // num_heads
     return {
         "HEADS": num_heads,
