@@ -54,10 +54,10 @@ def corrupt_line(error: CorruptImageError) -> str:
 
 def nearest(value: object, choices: Collection[str]) -> str:
     """'did you mean X?' and the choices where they are few; for the end of an error message."""
-    names = list(choices)
-    close = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
-    hint = f"did you mean '{close[0]}'?" if close else ""
-    listed = f"valid: {', '.join(names)}" if len(names) <= 24 or not close else ""
+    names = {name.lower(): name for name in choices}
+    close = difflib.get_close_matches(str(value).lower(), names, n=1, cutoff=0.5)
+    hint = f"did you mean '{names[close[0]]}'?" if close else ""
+    listed = f"valid: {', '.join(choices)}" if len(names) <= 24 or not close else ""
     return " ".join(filter(None, [hint, f"({listed})" if hint and listed else listed]))
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vision.norms import create_norm, get_norm, list_norms, registry
+from vision.norms import create_norm, get_norm, list_norms
+from vision.registry import NORMS
 
 DIM = 24
 
@@ -95,7 +96,7 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Norms that a test registers are gone after it; the built-in ones stay."""
     for name in list_norms():
         get_norm(name)
-    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    monkeypatch.setattr(NORMS, "registered", dict(NORMS.registered))
 
 
 class Close:

@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+Sampler = Literal["ddpm", "ddim", "dpm++", "unipc"]
+Prediction = Literal["epsilon", "v_prediction"]
+
 
 @dataclass
 class NormConfig:
@@ -135,14 +138,14 @@ class DitConfig:
     """Class-conditional diffusion transformer (task dit)."""
 
     label_dropout: float = 0.1  # share of labels replaced by the null class, for guidance
-    prediction: Literal["epsilon", "v_prediction"] = "epsilon"  # what the model predicts
+    prediction: Prediction = "epsilon"  # what the model predicts
     learn_sigma: bool = True  # learn the variance too, by the variational bound
     min_snr_gamma: float | None = None  # weigh the squared error by min(SNR, this); None: off
     zero_init: bool = True  # adaLN-Zero: blocks start as the identity
     gradient_checkpointing: bool = False  # less memory, a third more computation
     vae: str | None = None  # AutoencoderKL that decodes latents: hub id or folder; None: pixels
     sample_every_n_steps: int | None = None  # a grid from fixed noise, of the averaged weights
-    sample_sampler: Literal["ddpm", "ddim", "dpm++", "unipc"] = "dpm++"  # for that grid
+    sample_sampler: Sampler = "dpm++"  # for that grid
     sample_steps: int = 20
     sample_guidance: float = 2.0
 
@@ -158,7 +161,7 @@ class EvaluationConfig:
     number: int = 10_000  # generated images; the real ones are the whole training split
     every_n_steps: int | None = None  # None: only when training ends
     batch_size: int = 64
-    sampler: Literal["ddpm", "ddim", "dpm++", "unipc"] = "ddpm"
+    sampler: Sampler = "ddpm"
     num_inference_steps: int = 250
     guidance_scale: float = 1.0  # 1: none
 

@@ -7,14 +7,15 @@ variance are those of Nichol, Dhariwal 2021 (https://arxiv.org/abs/2102.09672).
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from vision.config.schema import Prediction
+
 NUM_TIMESTEPS = 1000
 BETA_START, BETA_END = 1e-4, 0.02
-Prediction = Literal["epsilon", "v_prediction"]
 
 
 class Terms(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -16,9 +16,9 @@ from diffusers import (
 )
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
-from vision.diffusion.objective import BETA_END, BETA_START, NUM_TIMESTEPS, Prediction
+from vision.config.schema import Prediction, Sampler
+from vision.diffusion.objective import BETA_END, BETA_START, NUM_TIMESTEPS
 
-Sampler = Literal["ddpm", "ddim", "dpm++", "unipc"]
 SAMPLERS: tuple[str, ...] = get_args(Sampler)
 
 

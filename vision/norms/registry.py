@@ -1,39 +1,27 @@
-"""Names of normalization layers: which there are, what options they take, how to make one.
-
-No torch at import time: a configuration is checked against these names before torch is loaded.
-"""
+"""Names of normalization layers: which there are, what options they take, how to make one."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
 import inspect
-import pkgutil
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    from torch import nn
+from torch import nn
 
-    NormClass = TypeVar("NormClass", bound=type[nn.Module])
+from vision.errors import nearest
+from vision.registry import NORMS
 
-# every other file beside this one is a norm
-_SUPPORT = frozenset({"registry", "base", "convert", "decay"})
-_BUILT_IN = frozenset(
-    module.name
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)])
-    if module.name not in _SUPPORT and not module.ispkg
-)
-_registered: dict[str, type[nn.Module]] = {}
+NormClass = TypeVar("NormClass", bound=type[nn.Module])
 
 
 def list_norms() -> list[str]:
     """Names of all norms, sorted: the built-in ones and those registered so far."""
-    return sorted(_BUILT_IN | _registered.keys())
+    return NORMS.names()
 
 
 def register_norm(name: str) -> Callable[[NormClass], NormClass]:
@@ -51,23 +39,14 @@ def register_norm(name: str) -> Callable[[NormClass], NormClass]:
     def register(cls: NormClass) -> NormClass:
         if "dim" not in _arguments(cls):
             raise ValueError(f"{cls.__qualname__} must take `dim`, the number of channels")
-        known = _registered.get(name)
-        if known is not None:
-            owner, same = _path(known), _path(cls) == _path(known)
-        else:  # a built-in name is taken even before its file is imported
-            owner = f"{__package__}.{name}"
-            same = name not in _BUILT_IN or cls.__module__ == owner
-        if not same:
-            raise ValueError(f"norm {name!r} is already {owner}; give {_path(cls)} another name")
-        _registered[name] = cls
-        return cls
+        return NORMS.register(name)(cls)
 
     return register
 
 
 def registered_classes() -> tuple[type[nn.Module], ...]:
     """Classes registered so far; a module that exists had its class imported and is covered."""
-    return tuple(_registered.values())
+    return tuple(NORMS.registered.values())
 
 
 def get_norm(name: str) -> type[nn.Module]:
@@ -76,11 +55,7 @@ def get_norm(name: str) -> type[nn.Module]:
     Raises:
         ValueError: no such norm; the message lists the names there are.
     """
-    if name not in _registered and name in _BUILT_IN:
-        importlib.import_module(f"{__package__}.{name}")
-    if name not in _registered:
-        raise ValueError(f"unknown norm {name!r}{_choices(name, list_norms())}")
-    return _registered[name]
+    return NORMS.get(name)
 
 
 def norm_options(name: str) -> tuple[str, ...]:
@@ -104,7 +79,7 @@ def create_norm(name: str, dim: int, **options: Any) -> nn.Module:
     valid = norm_options(name)
     for option in options:
         if option not in valid:
-            raise ValueError(f"norm {name!r} has no option {option!r}{_choices(option, valid)}")
+            raise ValueError(f"norm {name!r} has no option {option!r}; {nearest(option, valid)}")
     norm = cls(dim, **options)
     if not hasattr(norm, "dim"):
         # a class of a user's own may not keep it; conversion asks for it
@@ -146,12 +121,12 @@ def _load_file(path: Path) -> None:
     if spec is None or spec.loader is None:
         raise FileNotFoundError(f"{path} is not a Python file; give a path that ends in .py")
     module = importlib.util.module_from_spec(spec)
-    before = set(_registered)
+    before = set(NORMS.registered)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-        own = any(cls.__module__ == name for cls in _registered.values())
-        if not own and before == set(_registered):
+        own = any(cls.__module__ == name for cls in NORMS.registered.values())
+        if not own and before == set(NORMS.registered):
             raise ValueError(f"{path} registers no norm; decorate its class: @register_norm(name)")
     except BaseException:
         del sys.modules[name]
@@ -170,13 +145,3 @@ def _arguments(cls: type) -> tuple[str, ...]:
         if not any(argument.kind is argument.VAR_KEYWORD for argument in arguments):
             break
     return tuple(names)
-
-
-def _choices(value: object, valid: Collection[str]) -> str:
-    near = difflib.get_close_matches(str(value).lower(), valid, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ";"
-    return f"{hint} valid: {', '.join(valid)}"
-
-
-def _path(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"

@@ -11,9 +11,11 @@ from vision.config import Config
 from vision.datasets.dataset import Batch
 from vision.metrics.classification import ClassificationMetrics
 from vision.models.classifier import create_classifier
+from vision.registry import TASKS
 from vision.tasks.base import VisionTask
 
 
+@TASKS.register("classify")
 class ClassifyTask(VisionTask):
     """Trains a timm model with the norm of `config` on cross-entropy.
 

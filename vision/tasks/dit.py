@@ -18,12 +18,14 @@ from vision.diffusion.pipeline import DiTPipeline
 from vision.models.dit import DiT, create_dit
 from vision.models.dit_sizes import dit_size
 from vision.norms.convert import Conversion
+from vision.registry import TASKS
 from vision.seeding import derive_seed
 from vision.tasks.base import VisionTask
 
 _QUARTILES = 4
 
 
+@TASKS.register("dit")
 class DiTTask(VisionTask):
     """Trains a DiT on noised images (or latents) and their classes.
 

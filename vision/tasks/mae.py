@@ -11,10 +11,12 @@ from torchmetrics import MeanMetric
 from vision.config import Config
 from vision.datasets.dataset import Batch
 from vision.models.mae import MAE, create_mae
+from vision.registry import TASKS
 from vision.seeding import derive_seed
 from vision.tasks.base import VisionTask
 
 
+@TASKS.register("mae")
 class MAETask(VisionTask):
     """Trains an `MAE` on the squared error over removed patches; labels are never trained on.
 

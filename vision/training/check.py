@@ -15,7 +15,7 @@ from vision.config.schema import Config
 from vision.datasets.check import check_data
 from vision.errors import nearest
 from vision.models.dit_sizes import DIT_NAMES, dit_size
-from vision.norms import list_norms
+from vision.registry import NORMS
 from vision.training.devices import check_devices
 
 # width and heads of timm's ViT names, for checks that must not wait for timm's import
@@ -186,9 +186,9 @@ def _check_norm(config: Config) -> None:
                 f"norm.module = {norm.module}: no such file; the path is relative to the config "
                 "that names it, or to the working directory on the command line"
             )
-    elif norm.module is None and norm.name not in list_norms():
+    elif norm.module is None and norm.name not in NORMS.names():
         raise ValueError(
-            f"norm.name = {norm.name!r}: no such norm; {nearest(norm.name, list_norms())}"
+            f"norm.name = {norm.name!r}: no such norm; {nearest(norm.name, NORMS.names())}"
         )
     width, _ = width_and_heads(config)
     heads = norm.options.get("num_heads", 1)
@@ -283,7 +283,7 @@ def _check_mae(config: Config) -> None:
             f"mae.decoder_norm_options = {mae.decoder_norm_options}: of no norm; give "
             "mae.decoder_norm, or leave them out for the encoder's norm.options"
         )
-    known = list_norms()
+    known = NORMS.names()
     if mae.decoder_norm is not None and mae.decoder_norm not in known and not config.norm.module:
         raise ValueError(
             f"mae.decoder_norm = {mae.decoder_norm!r}: no such norm; "

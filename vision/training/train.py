@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import resource
 import sys
@@ -25,6 +24,7 @@ from vision.environment import environment_record
 from vision.files import write_json
 from vision.models.classifier import count_parameters
 from vision.norms.registry import load_norm_module
+from vision.registry import TASKS
 from vision.tasks.base import VisionTask
 from vision.training.callbacks.by_task import task_callbacks
 from vision.training.callbacks.checkpoint import LastCheckpoint, WholeCheckpointIO
@@ -40,13 +40,6 @@ from vision.training.strategies import launched_by, make_strategy
 # exit code after SIGTERM or, under SLURM, SIGUSR1: all is saved, start again (EX_TEMPFAIL of
 # sysexits.h)
 REQUEUE = 75
-
-# where each task's LightningModule is: what one needs (diffusers) is not imported for another
-_TASKS = {
-    "classify": ("vision.tasks.classify", "ClassifyTask"),
-    "mae": ("vision.tasks.mae", "MAETask"),
-    "dit": ("vision.tasks.dit", "DiTTask"),
-}
 
 
 def train(config: Config, resume: bool = False) -> dict[str, Any]:
@@ -131,10 +124,8 @@ def _resume_point(folder: Path) -> tuple[Path | None, int | None]:
 
 def create_task(config: Config, data: ImageDataModule) -> VisionTask:
     """The LightningModule of `config.task`, its weights from `model.init_from` where given."""
-    module, name = _TASKS[config.task]
-    task: VisionTask = getattr(importlib.import_module(module), name)(
-        config, data.class_names, data.steps_per_epoch
-    )
+    create = TASKS.get(config.task)
+    task: VisionTask = create(config, data.class_names, data.steps_per_epoch)
     if config.model.init_from is not None:
         strict = config.model.init_from_strict
         _say(str(initialize_from(task.model, config.model.init_from, strict, config.norm.name)))
