@@ -61,3 +61,40 @@ def test_seeding_per_image_costs_less_than_50_microseconds() -> None:
             seed_globals(0, "image", 1, i)
             times.append(time.perf_counter() - start)
     assert sorted(times)[len(times) // 10] < 50e-6  # the fast ones: the machine may be busy
+
+
+@pytest.mark.parametrize("in_use", [True, False])
+def test_only_accelerators_in_use_are_touched(
+    in_use: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states: dict[int, object] = {0: "a", 1: "b"}
+    seen = []
+    monkeypatch.setattr("torch.accelerator.current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: in_use)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_rng_state", lambda i: seen.append(i) or states[i])
+    monkeypatch.setattr("torch.cuda.set_rng_state", lambda s, i: states.update({i: s}))
+    monkeypatch.setattr("torch.manual_seed", lambda seed: states.update({0: seed, 1: seed}))
+    with preserved():
+        seed_globals(3, "x")
+        seed = derive_seed(3, "x")
+        assert states == ({0: seed, 1: seed} if in_use else {0: "a", 1: "b"})
+    assert states == {0: "a", 1: "b"}
+    assert seen == ([0, 1] if in_use else [])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_draws_follow_from_the_seed_and_are_restored() -> None:
+    def draw() -> float:
+        return torch.rand((), device="cuda").item()
+
+    draw()  # initializes CUDA
+    state = torch.cuda.get_rng_state()
+    expected = draw()
+    torch.cuda.set_rng_state(state)
+    found = []
+    for _ in range(2):
+        with preserved():
+            seed_globals(7)
+            found.append(draw())
+    assert found[0] == found[1] != draw() == expected

@@ -1,4 +1,4 @@
-"""Random numbers as a function of names: (seed, epoch, index) in, the same draws out."""
+"""Random numbers as a function of names: the same (seed, epoch, index) gives the same draws."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch.utils.data import get_worker_info
 
 
 def derive_seed(*keys: int | str) -> int:
@@ -21,24 +22,39 @@ def derive_seed(*keys: int | str) -> int:
 
 
 def seed_globals(*keys: int | str) -> None:
-    """Seed the global generators of random, numpy and torch (CPU); about 15 microseconds."""
+    """Seed the global generators of random, numpy and torch, on accelerators in use too.
+
+    Takes about 15 microseconds in a process that uses no accelerator.
+    """
     value = derive_seed(*keys)
     random.seed(value)
     np.random.seed(value % 2**32)
-    # torch.manual_seed would visit every accelerator, at 100 times the cost
-    torch.default_generator.manual_seed(value)
+    if _accelerators_in_use():
+        torch.manual_seed(value)
+    else:  # torch.manual_seed looks for every kind of accelerator, which takes 100 times as long
+        torch.default_generator.manual_seed(value)
 
 
 @contextmanager
 def preserved() -> Iterator[None]:
-    """Give the three global generators their states back at the end.
+    """Restore the random states of random, numpy and torch at the end, accelerators in use too.
 
-    About 100 microseconds, nearly all for numpy's state: use it per batch, not per image.
+    Takes about 100 microseconds, nearly all for numpy: use it per batch, not per image.
     """
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    states = random.getstate(), np.random.get_state()
     try:
-        yield
+        with torch.random.fork_rng(_accelerators_in_use()):
+            yield
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
+
+
+def _accelerators_in_use() -> list[int]:
+    """Indices of the accelerators; none before they are initialized, and none in data workers."""
+    accelerator = torch.accelerator.current_accelerator()
+    if accelerator is None or get_worker_info() is not None:
+        return []
+    module = torch.get_device_module(accelerator)
+    in_use = getattr(module, "is_initialized", module.is_available)  # MPS has only the latter
+    return list(range(module.device_count())) if in_use() else []

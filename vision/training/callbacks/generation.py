@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
-import torch
 
 from vision.config import Config
 from vision.evaluation.generative.compute import Options, compute, measure_real
@@ -60,11 +59,8 @@ class GenerationMetrics(pl.Callback):
 
     def _judge(self, trainer: pl.Trainer, task: DiTTask) -> None:
         self._last = trainer.global_step
-        device_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         with preserved(), task.whole_weights():
             result = self.compare(task)
-        if device_states:
-            torch.cuda.set_rng_state_all(device_states)
         names = {} if self.extractor.name == "inception" else {"fid": "fd", "kid": "kd"}
         found = {f"val/{names.get(key, key)}": result[key] for key in result["labels"]}
         for logger in trainer.loggers:
