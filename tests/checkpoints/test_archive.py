@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vision.checkpoints.archive import check_whole, save_whole
-from vision.checkpoints.weights import read_checkpoint
+from vision.checkpoints.read import read_checkpoint
 from vision.errors import UnwritableError
 
 
@@ -66,7 +66,7 @@ def test_a_write_that_fails_half_way_leaves_what_was_there(saved: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # no file may grow beyond
     try:
-        with pytest.raises(UnwritableError, match="what was saved before is intact"):
+        with pytest.raises(UnwritableError, match="the checkpoint before it is intact"):
             save_whole({"weight": torch.zeros(20_000)}, saved, saved.with_name("previous.ckpt"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

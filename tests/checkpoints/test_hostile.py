@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from vision.checkpoints.weights import read_checkpoint
+from vision.checkpoints.read import read_checkpoint
 from vision.config import load_config
 from vision.datasets.tars import ClassTarReader, WebDatasetReader
 from vision.evaluation.generative.npz import ArraySource, read_measured

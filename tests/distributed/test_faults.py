@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vision.checkpoints.weights import read_checkpoint, read_step
+from vision.checkpoints.read import read_checkpoint, read_step
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from vision.checkpoints.archive import is_sharded
-from vision.checkpoints.weights import read_checkpoint
+from vision.checkpoints.read import read_checkpoint
+from vision.checkpoints.sharded import is_sharded
 
 pytestmark = pytest.mark.slow
 SEVERAL = {  # run -> that of the same recipe in one process

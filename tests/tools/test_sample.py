@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from vision.checkpoints.weights import find_checkpoint
+from vision.checkpoints.read import find_checkpoint
 from vision.diffusion.load_pipeline import load_pipeline
 from vision.diffusion.sample import sample_command
 from vision.evaluation.classifier import Classifier, load_classifier

@@ -230,7 +230,7 @@ def test_the_same_seed_gives_the_same_result(forked, small, tmp_path: Path) -> N
 
 def test_killed_processes_leave_no_half_written_checkpoint(trained: Path) -> None:
     # a file that was cut short is refused with its name, not loaded in part
-    from vision.checkpoints.weights import read_checkpoint
+    from vision.checkpoints.read import read_checkpoint
 
     whole = (trained / "last.ckpt").read_bytes()
     cut = trained.parent / "cut.ckpt"

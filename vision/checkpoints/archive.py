@@ -1,33 +1,53 @@
-"""Checkpoint files that are whole or not there: written beside their place, checked, renamed."""
+"""Checkpoint files: written whole or not at all, checked, and read without running code."""
 
 from __future__ import annotations
 
+import argparse
 import os
+import pickle
 import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import safetensors
+import safetensors.torch
 import torch
 
 from vision.errors import UnwritableError
 
-REST = "rest.ckpt"  # in a folder that vision.checkpoints.sharded wrote: all but the sharded tensors
 
-
-def is_sharded(path: Path) -> bool:
-    """Whether `path` is a checkpoint in the form of a folder, one file per process."""
-    return (path / REST).is_file()
+def read_file(file: Path) -> dict[str, Any]:
+    """Everything in one file; of a .safetensors file its tensors. Raises ValueError."""
+    check_whole(file)
+    try:
+        if file.suffix == ".safetensors":
+            return dict(safetensors.torch.load_file(file))
+        # MAE's training script keeps its arguments beside the weights: data, not code
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{file}: refused, it holds more than weights and might run code ({reason}); save its "
+            "state dict alone, with torch.save or as .safetensors"
+        ) from None
+    except (RuntimeError, safetensors.SafetensorError, EOFError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{file}: not a checkpoint, or cut short ({reason})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: holds {type(content).__name__}, expected a state dict")
+    return content
 
 
 def check_whole(file: Path) -> None:
     """Raise ValueError if a file written by `torch.save` was cut short or changed since.
 
-    It is a zip archive, whose entries carry a CRC-32 that `torch.load` does not look at when it
-    maps the file to memory. Files in other formats pass: their readers have checks of their own.
+    Such a file is a zip archive. Its entries carry a CRC-32, which `torch.load` ignores when it
+    maps the file to memory. Files in other formats pass: their readers check them.
     """
     if file.is_dir():
-        raise ValueError(f"{file}: not a checkpoint, {REST} is missing")
+        raise ValueError(f"{file}: a folder, but not a sharded checkpoint")
     if not zipfile.is_zipfile(file):
         with file.open("rb") as start:
             if start.read(4) == b"PK\x03\x04":
@@ -39,15 +59,14 @@ def check_whole(file: Path) -> None:
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError) as error:
         raise ValueError(f"{file}: damaged ({error})") from None
     if damaged is not None:
-        raise ValueError(f"{file}: damaged, {damaged} is not what was written")
+        raise ValueError(f"{file}: damaged, the checksum of {damaged} does not match")
 
 
 def save_whole(content: dict[str, Any], file: Path, previous: Path | None = None) -> None:
-    """`torch.save` under a temporary name, read back, then renamed to `file`.
+    """`torch.save` to a temporary name, read back, then rename to `file`.
 
-    What `file` was before becomes `previous`, once the new one is whole.
-
-    Raises UnwritableError, leaving both as they were, for instance where the disk is full.
+    The file that had this name becomes `previous` once the new one is whole. Raises
+    UnwritableError, leaving both as they were, for instance when the disk is full.
     """
     temporary = file.with_name(f"{file.name}.tmp")
     try:
@@ -59,27 +78,31 @@ def save_whole(content: dict[str, Any], file: Path, previous: Path | None = None
         put_in_place(temporary, file, previous)
     except (OSError, RuntimeError, ValueError) as error:
         temporary.unlink(missing_ok=True)
-        reason = str(error).splitlines()[0]
-        raise UnwritableError(
-            f"{file}: could not be written ({reason}); what was saved before is intact. Make room "
-            "or choose another output_dir, then continue with --resume"
-        ) from error
+        raise unwritable(file, error) from error
+
+
+def unwritable(path: Path, reason: object) -> UnwritableError:
+    """The error for a checkpoint that could not be written."""
+    return UnwritableError(
+        f"{path}: could not be written ({str(reason).splitlines()[0]}); the checkpoint before it "
+        "is intact. Free space or choose another output_dir, then continue with --resume"
+    )
 
 
 def previous_of(path: Path) -> Path | None:
-    """Where the checkpoint before `path` is kept: only that of last.ckpt is."""
+    """Where the checkpoint before `path` is kept; only last.ckpt has one."""
     return path.with_name("previous.ckpt") if path.name == "last.ckpt" else None
 
 
 def put_in_place(new: Path, path: Path, previous: Path | None = None) -> None:
-    """Rename `new` to `path`; what that was before becomes `previous`. Files or folders."""
+    """Rename `new` to `path`, and what had that name to `previous`. Files or folders."""
     if previous is not None and path.exists():
         _rename(path, previous)
     _rename(new, path)
 
 
 def _rename(source: Path, target: Path) -> None:
-    """`os.replace`, also where either is a folder."""
+    """`os.replace` that also works when either is a folder."""
     if target.is_dir() or (source.is_dir() and target.exists()):
         aside = target.with_name(f"{target.name}.old.tmp")
         _remove(aside)

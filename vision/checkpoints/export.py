@@ -8,7 +8,7 @@ from pathlib import Path
 import timm
 from torch import nn
 
-from vision.checkpoints.weights import load_strict, read_checkpoint
+from vision.checkpoints.read import load_strict, read_checkpoint
 from vision.config import Config
 from vision.norms import convert_norms
 from vision.norms.registry import load_norm_module

@@ -1,42 +1,68 @@
-"""Checkpoints of this project's own runs, which record what they are of."""
+"""Trained runs: the model with its weights, and what it was trained with."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from vision.checkpoints.weights import find_checkpoint, read_checkpoint
+from torch import nn
+
+from vision.checkpoints.read import find_checkpoint, load_strict, read_checkpoint, state_dict_of
 from vision.config import Config, load_config
 from vision.config.load import Source
+from vision.models.classifier import create_classifier
+from vision.models.dit import create_dit
+from vision.models.mae import create_mae
 from vision.norms.registry import load_norm_module
+
+# what each task trains, for a number of classes
+_CREATE: dict[str, Callable[[Config, int], nn.Module]] = {
+    "classify": lambda config, classes: create_classifier(config, classes)[0],
+    "mae": lambda config, classes: create_mae(config)[0],
+    "dit": create_dit,
+}
 
 
 @dataclass(frozen=True)
-class RunCheckpoint:
-    """A file, all that it holds, and the configuration and classes that it was trained with."""
+class LoadedRun:
+    """A trained model in eval mode, on the CPU, and what its checkpoint records."""
 
-    file: Path
-    content: dict[str, Any]
+    model: nn.Module
     config: Config
     class_names: list[str]
+    file: Path
 
 
-def read_run(path: str | Path, which: str, task: str, otherwise: str = "") -> RunCheckpoint:
-    """The checkpoint of a run directory (`which`: "last" or "best"), or a .ckpt file.
+def load_run(
+    path: str | Path, task: str, which: str = "last", ema: bool | None = False, hint: str = ""
+) -> LoadedRun:
+    """Load the model of a run directory, or of one of its checkpoints.
 
-    A norm of the user's own that the configuration names is registered. Raises FileNotFoundError,
-    or ValueError for a checkpoint of another task; `otherwise` says what can be done with that.
+    A norm of the user's own that the run's config names is registered.
+
+    Args:
+        path: Run directory, or .ckpt file or folder.
+        task: What the run must have trained: "classify", "mae" or "dit".
+        which: Checkpoint of a run directory, "last" or "best".
+        ema: Take the averaged weights; None: if the run kept an average.
+        hint: What else can be done with a checkpoint of another task, for the error.
+
+    Raises:
+        FileNotFoundError: There is no such checkpoint.
+        ValueError: It is damaged, of another task, or lacks the weights asked for.
     """
     file = find_checkpoint(path, which)
     content = read_checkpoint(file)
     record = content.get("vision")
     if record is None or record["task"] != task:
         found = "no configuration" if record is None else f"task {record['task']}"
-        raise ValueError(
-            f"{file}: records {found}, expected a checkpoint of task {task}{otherwise}"
-        )
+        raise ValueError(f"{file}: records {found}, expected a checkpoint of task {task}{hint}")
     config = load_config([], (), [Source(str(file), record["config"], {})]).config
     if config.norm.module is not None:
         load_norm_module(config.norm.module)
-    return RunCheckpoint(file, content, config, list(record["class_names"]))
+    class_names = list(record["class_names"])
+    model = _CREATE[task](config, len(class_names))
+    averaged = config.ema.decay is not None if ema is None else ema
+    load_strict(model, state_dict_of(content, averaged), str(file))
+    return LoadedRun(model.eval(), config, class_names, file)

@@ -24,11 +24,15 @@ from torch.distributed.checkpoint.hf_storage import (
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor
 
-from vision.checkpoints.archive import REST, put_in_place, save_whole
-from vision.checkpoints.weights import read_checkpoint
-from vision.errors import UnwritableError
+from vision.checkpoints.archive import put_in_place, read_file, save_whole, unwritable
 
+_REST = "rest.ckpt"  # all but the sharded tensors
 _FILES = "shards"  # key in it: file name -> size in bytes, CRC-32
+
+
+def is_sharded(path: Path) -> bool:
+    """Whether `path` is the folder of a sharded checkpoint."""
+    return (path / _REST).is_file()
 
 
 def save_sharded(checkpoint: dict[str, Any], folder: Path, previous: Path | None = None) -> None:
@@ -56,25 +60,22 @@ def save_sharded(checkpoint: dict[str, Any], folder: Path, previous: Path | None
         try:
             if outcome[0] is None:
                 rest[_FILES] = {name: value for _, part in gathered for name, value in part.items()}
-                save_whole(rest, temporary / REST)
+                save_whole(rest, temporary / _REST)
                 put_in_place(temporary, folder, previous)
         except OSError as error:
             outcome = [str(error)]
         shutil.rmtree(temporary, ignore_errors=True)
     distributed.broadcast_object_list(outcome)
     if outcome[0] is not None:
-        raise UnwritableError(
-            f"{folder}: could not be written ({outcome[0]}); what was saved before is intact. Make "
-            "room or choose another output_dir, then continue with --resume"
-        )
+        raise unwritable(folder, outcome[0])
 
 
 def read_rest(folder: Path) -> dict[str, Any]:
     """All but the sharded tensors. Raises ValueError if a file is missing or not what was saved."""
-    rest = read_checkpoint(folder / REST)
+    rest = read_file(folder / _REST)
     saved = rest.pop(_FILES, None)
     if not isinstance(saved, dict):
-        raise ValueError(f"{folder}: not a checkpoint, {REST} does not tell its parts")
+        raise ValueError(f"{folder}: not a checkpoint, {_REST} does not tell its parts")
     found = {file.name: file for file in folder.glob("*.safetensors")}
     for name in saved.keys() ^ found.keys():
         kind = "not a part of it" if name in found else "missing"

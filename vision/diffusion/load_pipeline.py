@@ -9,12 +9,10 @@ from pathlib import Path
 from diffusers import AutoencoderKL
 from torch import nn
 
-from vision.checkpoints.load_run import read_run
-from vision.checkpoints.weights import load_strict, state_dict_of
+from vision.checkpoints.load_run import load_run
 from vision.config import Config
 from vision.diffusion.pipeline import DiTPipeline
 from vision.diffusion.schedulers import create_scheduler
-from vision.models.dit import create_dit
 
 
 def load_pipeline(
@@ -36,12 +34,8 @@ def load_pipeline(
         learned = pipeline.transformer.config.learn_sigma
         pipeline.scheduler = create_scheduler(sampler, prediction, learned)
         return pipeline
-    run = read_run(path, which, "dit")
-    config = run.config
-    model = create_dit(config, len(run.class_names))
-    averaged = ema and config.ema.decay is not None
-    load_strict(model, state_dict_of(run.content, averaged), str(run.file))
-    return make_pipeline(model.eval(), config, run.class_names, sampler)
+    run = load_run(path, "dit", which, ema=None if ema else False)
+    return make_pipeline(run.model, run.config, run.class_names, sampler)
 
 
 def make_pipeline(

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from vision.checkpoints.export import export_model
-from vision.checkpoints.load_run import read_run
-from vision.checkpoints.weights import find_checkpoint, load_strict, read_checkpoint, state_dict_of
+from vision.checkpoints.load_run import load_run
+from vision.checkpoints.read import find_checkpoint, load_strict, read_checkpoint, state_dict_of
 from vision.config import Config, load_config
 from vision.config.load import Source
 from vision.datasets.check import check_data
@@ -33,7 +33,7 @@ from vision.errors import ConfigError
 from vision.evaluation.confusion import plot_confusion
 from vision.files import write_json
 from vision.metrics.classification import ClassificationMetrics, per_class_accuracy
-from vision.models.classifier import count_parameters, create_classifier
+from vision.models.classifier import count_parameters
 
 # where the images are; how they are prepared belongs to the model
 _DATA_SOURCE = "name root train_split val_split test_split download num_workers on_corrupt".split()
@@ -63,10 +63,9 @@ def load_classifier(path: str | Path, which: str = "last", ema: bool = False) ->
 
     Raises FileNotFoundError or ValueError with the reason.
     """
-    run = read_run(path, which, "classify", "; start one from it with model.init_from")
-    model, _ = create_classifier(run.config, len(run.class_names))
-    load_strict(model, state_dict_of(run.content, ema), str(run.file))
-    return Classifier(model.eval(), run.config, run.class_names, str(run.file))
+    hint = "; start a classifier from it with model.init_from"
+    run = load_run(path, "classify", which, ema, hint)
+    return Classifier(run.model, run.config, run.class_names, str(run.file))
 
 
 def load_timm(name: str, weights: str) -> Classifier:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from vision.checkpoints.load_run import read_run
+from vision.checkpoints.load_run import load_run
 from vision.checkpoints.mae_formats import from_official
-from vision.checkpoints.weights import find_checkpoint, load_strict, read_checkpoint, state_dict_of
+from vision.checkpoints.read import find_checkpoint, read_checkpoint, state_dict_of
 from vision.config import Config
 from vision.config.schema import DataConfig
 from vision.datasets.image_files import image_mode, read_file
 from vision.datasets.transforms import eval_transform
 from vision.errors import ConfigError, CorruptImageError
-from vision.models.mae import MAE, create_mae
+from vision.models.mae import MAE
 from vision.pictures import enlarge, write_png
 
 _LEAST_WIDTH = 96  # pixels of one image in a picture: digits are enlarged
@@ -49,10 +50,8 @@ def load_mae(path: str | Path, which: str = "last") -> tuple[MAE, Config]:
 
     Raises FileNotFoundError or ValueError with the reason.
     """
-    run = read_run(path, which, "mae", "; for a published file give --num-heads")
-    model, _ = create_mae(run.config)
-    load_strict(model, state_dict_of(run.content), str(run.file))
-    return model.eval(), run.config
+    run = load_run(path, "mae", which, hint="; for a published file give --num-heads")
+    return cast(MAE, run.model), run.config
 
 
 def load_published(

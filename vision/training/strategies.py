@@ -17,9 +17,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from vision.checkpoints.archive import is_sharded, previous_of
-from vision.checkpoints.sharded import read_sharded, save_sharded
-from vision.checkpoints.weights import read_checkpoint
+from vision.checkpoints.archive import previous_of, read_file
+from vision.checkpoints.sharded import is_sharded, read_sharded, save_sharded
 from vision.config.schema import TrainerConfig
 
 
@@ -81,7 +80,7 @@ class ShardedStrategy(ModelParallelStrategy):
         """The checkpoint, read without running code; of a folder each process reads its part."""
         path = Path(checkpoint_path)
         if not is_sharded(path):
-            return read_checkpoint(path)
+            return read_file(path)
         own = self._module.state_dict()
         parameters = [_parameters(optimizer) for optimizer in self.optimizers]
 

@@ -16,7 +16,8 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from vision.checkpoints.weights import initialize_from, read_step
+from vision.checkpoints.init_from import initialize_from
+from vision.checkpoints.read import read_step
 from vision.config import Config
 from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.sampler import split_batch

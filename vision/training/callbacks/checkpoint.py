@@ -15,7 +15,7 @@ from pytorch_lightning.plugins import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from vision.checkpoints.archive import previous_of, save_whole
-from vision.checkpoints.weights import read_checkpoint
+from vision.checkpoints.read import read_checkpoint
 from vision.tasks.finite import nonfinite_tensor
 
 

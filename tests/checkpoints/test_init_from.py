@@ -8,8 +8,9 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from vision.checkpoints.init_from import initialize_from
 from vision.checkpoints.mae_formats import to_official
-from vision.checkpoints.weights import initialize_from, read_checkpoint, state_dict_of
+from vision.checkpoints.read import read_checkpoint, state_dict_of
 from vision.config import Config
 from vision.models.mae import MAE, create_mae
 from vision.norms import convert_norms

@@ -1,0 +1,65 @@
+"""Reading a checkpoint, whatever wrote it, and taking a model's weights out of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from vision.checkpoints.archive import read_file
+from vision.checkpoints.sharded import is_sharded, read_rest, read_sharded
+
+
+def find_checkpoint(path: str | Path, which: str = "last") -> Path:
+    """`path` itself, or the checkpoint `which` ("last" or "best") if it is a run directory.
+
+    Raises FileNotFoundError.
+    """
+    path = Path(path)
+    file = path / f"{which}.ckpt" if path.is_dir() and not is_sharded(path) else path
+    if not file.is_file() and not is_sharded(file):
+        raise FileNotFoundError(
+            f"{file}: no such checkpoint; expected a run directory with {which}.ckpt, or a "
+            ".ckpt, .safetensors or .pth file"
+        )
+    return file
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Everything in a file, or in the folder of a sharded checkpoint; tensors on the CPU.
+
+    Nothing in it can run code. Raises ValueError for what is no checkpoint, or is damaged.
+    """
+    return read_sharded(path) if is_sharded(path) else read_file(path)
+
+
+def read_step(path: Path) -> int:
+    """The optimizer step that a run's checkpoint was saved at. Raises ValueError if damaged."""
+    return int((read_rest(path) if is_sharded(path) else read_file(path))["global_step"])
+
+
+def state_dict_of(content: dict[str, Any], ema: bool = False) -> dict[str, Tensor]:
+    """The model's tensors in a run's checkpoint, a timm one, or a plain state dict.
+
+    `ema` takes the averaged weights. Raises ValueError if there are none.
+    """
+    prefix = "ema.module." if ema else "model."
+    state = content.get("state_dict", content.get("model", content))
+    if "pytorch-lightning_version" in content:
+        state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    elif ema:
+        state = content.get("state_dict_ema", {})
+    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise ValueError(f"the checkpoint holds no {'averaged ' if ema else ''}weights")
+    return tensors
+
+
+def load_strict(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Load every tensor of `model` from `state`, with none left over. Raises ValueError."""
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{source}: does not fit the model: {reason}") from None
