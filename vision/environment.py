@@ -1,20 +1,67 @@
-"""What a run ran on: versions, commit, device."""
+"""Where a program computes, and what a run ran on: versions, commit, device."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed
 
 _PACKAGES = (
     "torch torchvision timm pytorch-lightning torchmetrics diffusers omegaconf triton numpy pillow "
     "scikit-learn safetensors"
 ).split()
+
+
+def choose_device(name: str | torch.device | None = None) -> torch.device:
+    """The device called `name`, else the accelerator, else the CPU.
+
+    Under torchrun (LOCAL_RANK in the environment) each process gets its own accelerator, which
+    becomes its current one. Raises ValueError for a device that this machine does not have.
+    """
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    try:
+        device = torch.device(name or accelerator or "cpu")
+    except RuntimeError:  # torch has no such type
+        device = None
+    count = {"cpu": 1}
+    if accelerator is not None:
+        count[accelerator.type] = torch.accelerator.device_count()
+    if device is None or (device.index or 0) >= count.get(device.type, 0):
+        known = ", ".join(f"{kind} ({number})" for kind, number in count.items())
+        raise ValueError(f"device {str(name)!r}: this machine has {known}")
+    local_rank = os.environ.get("LOCAL_RANK")
+    if device.type != "cpu" and device.index is None and local_rank is not None:
+        device = choose_device(f"{device.type}:{local_rank}")
+        torch.accelerator.set_device_index(device)
+    return device
+
+
+def torchrun_rank() -> tuple[int, int]:
+    """Rank and world size that torchrun gave this process, (0, 1) without torchrun."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """torch.distributed on `device` between the processes of torchrun; no-op for a single one."""
+    _, world_size = torchrun_rank()
+    if world_size == 1:
+        yield
+        return
+    distributed.init_process_group(distributed.get_default_backend_for_device(device))
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
 
 
 def environment_record() -> dict[str, Any]:

@@ -132,11 +132,9 @@ def _settings(arguments: Namespace) -> ModelSettings:
 
 
 def _device(name: str) -> torch.device:
-    import torch
+    from vision.environment import choose_device  # imports torch
 
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    return choose_device(None if name == "auto" else name)
 
 
 def _show(table: Any) -> None:

@@ -20,6 +20,7 @@ from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.latents import INDEX, shard_name
 from vision.datasets.splits import config_splits
 from vision.diffusion.load_pipeline import load_vae
+from vision.environment import choose_device
 from vision.files import write_json, written
 
 
@@ -33,8 +34,7 @@ def encode_latents(
     begun with other settings.
     """
     vae = load_vae(vae_name)
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    vae.to(device)
+    vae.to(choose_device())
     data = _evaluation_data(config, vae.config.in_channels, batch_size)
     counts = {}
     for split in config_splits(config.data):

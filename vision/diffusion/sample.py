@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from torch import Tensor
 from vision.diffusion.generate import generate
 from vision.diffusion.load_pipeline import load_pipeline
 from vision.diffusion.pipeline import DiTPipeline
+from vision.environment import choose_device, torchrun_rank
 from vision.errors import ConfigError
 from vision.files import write_json, written
 from vision.pictures import image_grid, write_png
@@ -74,7 +74,7 @@ def sample_command(
         if min(n, batch_size) < 1:
             raise ValueError(f"--n {n} --batch-size {batch_size}: expected 1 or more")
         pipeline = load_pipeline(run, checkpoint, not no_ema, sampler)
-        pipeline.to(_device())
+        pipeline.to(choose_device())
         if bf16:
             pipeline.transformer.to(torch.bfloat16)
         pipeline.set_progress_bar_config(disable=True)
@@ -112,7 +112,7 @@ def sample(pipeline: DiTPipeline, settings: SampleSettings, folder: Path) -> boo
     files are all there is not made again; files appear whole or not at all. Process 0 waits for the
     others' files, then writes grid.png and samples.npz.
     """
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, world = torchrun_rank()
     _claim(settings, folder, rank)
     starts = range(0, settings.count, settings.batch_size)
     for start in starts[rank::world]:
@@ -200,10 +200,3 @@ def _write_image(image: Tensor, path: Path) -> None:
 def _labels(classes: list[str]) -> list[int | str]:
     """Digits are numbers of classes; everything else is a name."""
     return [int(text) if text.isdecimal() else text for text in classes]
-
-
-def _device() -> torch.device:
-    found = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    if found.type != "cpu" and "LOCAL_RANK" in os.environ:
-        return torch.device(found.type, int(os.environ["LOCAL_RANK"]))
-    return found

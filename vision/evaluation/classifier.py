@@ -29,6 +29,7 @@ from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.dataset import Batch
 from vision.datasets.image_files import decode, image_mode
 from vision.datasets.transforms import eval_transform
+from vision.environment import choose_device
 from vision.errors import ConfigError
 from vision.evaluation.confusion import plot_confusion
 from vision.files import write_json
@@ -146,7 +147,7 @@ def evaluate(
             f"{len(classifier.class_names)}"
         )
     names = classifier.class_names or data.class_names
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    device = choose_device()
     model = classifier.model.to(device)
     metrics = ClassificationMetrics(len(names)).to(device)
     confusion = MulticlassConfusionMatrix(len(names)).to(device)

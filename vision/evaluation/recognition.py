@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.transforms.functional import normalize, resize
 
 from vision.diffusion.sample import SampleSettings, read_images
+from vision.environment import choose_device
 from vision.errors import ConfigError
 from vision.evaluation.classifier import Classifier, load_classifier
 
@@ -46,7 +47,9 @@ def report_recognized(run: str, settings: SampleSettings, folder: Path) -> None:
     """
     labels = [settings.label(index) for index in range(settings.count)]
     try:
-        right = recognized(read_images(settings, folder), labels, load_classifier(run))
+        classifier = load_classifier(run)
+        classifier.model.to(choose_device())
+        right = recognized(read_images(settings, folder), labels, classifier)
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(str(error)) from error
     percent = 100 * right.float().mean().item()

@@ -17,6 +17,7 @@ from vision.config import Config
 from vision.config.schema import DataConfig
 from vision.datasets.image_files import image_mode, read_file
 from vision.datasets.transforms import eval_transform
+from vision.environment import choose_device
 from vision.errors import ConfigError, CorruptImageError
 from vision.models.mae import MAE
 from vision.pictures import enlarge, write_png
@@ -106,9 +107,10 @@ def draw(
             raise ValueError(f"--mask-ratio {ratio}: of {model.grid**2} patches some must stay")
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(str(error)) from error
-    inputs = torch.stack([_read(file, config.data) for file in images])
+    device = choose_device()
+    inputs = torch.stack([_read(file, config.data) for file in images]).to(device)
     generator = torch.Generator().manual_seed(seed)
-    grid = picture(model, inputs, ratio, config.data, generator)
+    grid = picture(model.to(device), inputs, ratio, config.data, generator)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_png(grid, output)
     print(f"written  {output}: {len(images)} rows of original, masked, reconstruction")

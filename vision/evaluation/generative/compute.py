@@ -17,6 +17,7 @@ import torch_fidelity
 import torchmetrics
 from torch import Tensor
 
+from vision.environment import choose_device
 from vision.evaluation.generative.cache import StatisticsCache
 from vision.evaluation.generative.extractors import open_extractor
 from vision.evaluation.generative.measure import Pass, Plan, measure
@@ -90,8 +91,7 @@ def compute(
     real, fake = as_given(real), as_given(fake)
     if isinstance(extractor, str):
         extractor = open_extractor(extractor, weights, resize)
-    device = device or torch.accelerator.current_accelerator(check_available=True) or "cpu"
-    extractor.model.to(device)
+    extractor.model.to(choose_device(device))
     real_pass = _reference(real, extractor, chosen, cache)
     fake_pass = _side(fake, extractor, _plan(chosen, fake=True), chosen.metrics)
     result: dict[str, Any] = {"warnings": _warnings(extractor, real_pass, fake_pass)}

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import distributed
 
+from vision.environment import choose_device, process_group, torchrun_rank
 from vision.errors import ConfigError
 from vision.evaluation.generative.cache import StatisticsCache
 from vision.evaluation.generative.compute import Options, compute, measure_real
@@ -25,19 +24,14 @@ _ERRORS = {"fid": "fid_error", "is": "is_std", "kid": "kid_std"}
 
 def run(arguments: dict[str, Any]) -> None:
     """Compare what the command line names. Raises ConfigError for what a person can mend."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if processes > 1:  # started by torchrun
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
-        result = _compare(arguments)
+        device = choose_device(arguments["device"])
+        with process_group(device):
+            result = _compare(arguments, device)
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(str(error)) from error
-    finally:
-        if processes > 1:
-            distributed.destroy_process_group()
-    if int(os.environ.get("RANK", "0")) != 0:
+    rank, _ = torchrun_rank()
+    if rank != 0:
         return
     _print(result)
     if arguments["json"] is not None:
@@ -47,7 +41,7 @@ def run(arguments: dict[str, Any]) -> None:
         print(f"written {path}")
 
 
-def _compare(arguments: dict[str, Any]) -> dict[str, Any]:
+def _compare(arguments: dict[str, Any], device: torch.device) -> dict[str, Any]:
     given = {
         field.name: arguments[field.name]
         for field in dataclasses.fields(Options)
@@ -55,8 +49,6 @@ def _compare(arguments: dict[str, Any]) -> dict[str, Any]:
     }
     given["metrics"] = tuple(arguments["metrics"].split(","))
     options = Options(**given)
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    device = arguments["device"] or accelerator or "cpu"
     # the extractor first: a missing file of weights is told before anything is read
     extractor = open_extractor(arguments["extractor"], arguments["weights"], arguments["resize"])
     extractor.model.to(device)
@@ -75,7 +67,8 @@ def _compare(arguments: dict[str, Any]) -> dict[str, Any]:
     if arguments["save_stats"] is not None:
         real = measure_real(real, extractor, options, cache)
         assert real.measured is not None
-        if int(os.environ.get("RANK", "0")) == 0:
+        rank, _ = torchrun_rank()
+        if rank == 0:
             write_measured(Path(arguments["save_stats"]), real.measured)
     return compute(real, fake, extractor, device=device, cache=cache, quiet=True, **vars(options))
 
