@@ -1,4 +1,4 @@
-"""Which implementation of a norm computes: a function of the input's kind and size, nothing else.
+"""Which implementation of a norm computes: decided by the input's kind and size, nothing else.
 
 The names:
     triton: the Triton kernels; CUDA and ROCm.
@@ -6,9 +6,9 @@ The names:
     eager: the plain formula; anywhere.
     auto: the kernel for the device where there is one and it pays, the plain formula otherwise.
 
-A run that was killed and resumed must give the bits of one that was not. So `auto` looks at device,
-dtype and shape and at what this machine can do, never at how long a run has lasted or at whether a
-library happens to be built already.
+A run that was killed and resumed must give the same bits as one that was not. So `auto` looks at
+device, dtype and shape and at what this machine can do, never at how long a run has lasted or at
+whether a library happens to be built already.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from vision.norms.kernels import seednorm_cpu
 from vision.norms.kernels.cpu_build import UnavailableError, find_compiler
+from vision.norms.kernels.triton_config import MAX_DIM
 
 BACKENDS = ("auto", "triton", "compiled", "eager")
 VARIABLE = "VISION_NORM_BACKEND"
 
-# A call on fewer elements takes the plain formula. Such a call wins under 2 ms from the kernel, so
-# a program that makes no larger ones (tests, a first look at a small model) would seldom earn back
+# A call on fewer elements takes the plain formula. The kernel would save under 2 ms there, so a
+# program that makes no larger calls (tests, a first look at a small model) would seldom earn back
 # the seconds that building the library takes.
 MIN_ELEMENTS = 1 << 18
 
-_FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+_KERNELS = {"cuda": "triton", "cpu": "compiled"}
 _log = logging.getLogger("vision")
 
 
@@ -72,51 +74,44 @@ def choose_backend(requested: str, x: Tensor, dim: int) -> str:
 
 @torch.compiler.assume_constant_result
 def _choose(requested: str, device: str, dtype: torch.dtype, dim: int, large: bool) -> str:
-    chosen, reason = _decide(requested, device, dtype, dim, large)
-    if chosen is None:
-        raise ValueError(
-            f"norm backend {requested!r} cannot work on {device} input of {dtype}: {reason}; "
-            f"take backend 'auto' (or unset ${VARIABLE})"
-        )
-    return chosen
+    return _decide(requested, device, dtype, dim, large)
 
 
 @cache
-def _decide(
-    requested: str, device: str, dtype: torch.dtype, dim: int, large: bool
-) -> tuple[str | None, str]:
-    """The backend (None: what was asked for is not possible) and why. Logs a choice once."""
-    kernel = requested if requested != "auto" else {"cuda": "triton", "cpu": "compiled"}.get(device)
+def _decide(requested: str, device: str, dtype: torch.dtype, dim: int, large: bool) -> str:
+    automatic = requested == "auto"
+    kernel = _KERNELS.get(device) if automatic else requested
     try:
         if kernel is None:
             raise UnavailableError("there is no kernel for this device")
-        if requested == "auto" and device == "cpu" and not large:
+        if not large:
             raise UnavailableError(f"fewer than {MIN_ELEMENTS} elements")
         _check(kernel, device, dtype, dim)
     except UnavailableError as error:
-        if requested != "auto":
-            return None, str(error)
-        _announce(device, dtype, "eager", str(error))
-        return "eager", str(error)
-    if requested == "auto":
-        _announce(device, dtype, kernel, "")
-    return kernel, ""
+        if not automatic:
+            raise ValueError(
+                f"norm backend {requested!r} cannot work on {device} input of {dtype}: {error}; "
+                f"take backend 'auto' (or unset ${VARIABLE})"
+            ) from None
+        _announce(device, dtype, f"eager ({error})")
+        return "eager"
+    if automatic:
+        _announce(device, dtype, kernel)
+    return kernel
 
 
 def _check(kernel: str, device: str, dtype: torch.dtype, dim: int) -> None:
-    if dtype not in _FLOATS:
+    """Raises UnavailableError with the reason if the kernel cannot work on such input."""
+    if dtype not in seednorm_cpu.DTYPES:
         raise UnavailableError("the kernels know float16, bfloat16, float32 and float64")
     if kernel == "compiled":
-        from vision.norms.kernels import seednorm_cpu
-
         if device != "cpu":
             raise UnavailableError("the C++ kernel is for the CPU")
         seednorm_cpu.function("forward", dtype)  # builds the library
         return
-    from vision.norms.kernels.triton_config import MAX_DIM
-
     _check_triton()
-    if device != "cuda" and not (device == "cpu" and _interpreted()):
+    interpreted = device == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
+    if device != "cuda" and not interpreted:
         raise UnavailableError(
             "Triton is for CUDA and ROCm (on the CPU only interpreted, with TRITON_INTERPRET=1)"
         )
@@ -129,11 +124,6 @@ def _check_triton() -> None:
         raise UnavailableError("the package triton is not installed")
 
 
-def _interpreted() -> bool:
-    return os.environ.get("TRITON_INTERPRET") == "1"
-
-
 @cache  # once, however many layers, shapes and threads ask
-def _announce(device: str, dtype: torch.dtype, backend: str, reason: str) -> None:
-    name = str(dtype).removeprefix("torch.")
-    _log.info("SeeDNorm on %s %s: backend %s%s", device, name, backend, reason and f" ({reason})")
+def _announce(device: str, dtype: torch.dtype, backend: str) -> None:
+    _log.info("SeeDNorm on %s %s: backend %s", device, str(dtype).removeprefix("torch."), backend)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import importlib.util
 import os
 import platform
 import shutil
@@ -18,9 +17,7 @@ from functools import cache
 from pathlib import Path
 
 # -fopenmp only while compiling: linking it would load a second OpenMP runtime beside torch's
-_COMPILE = (
-    "-O3 -march=native -std=c++17 -fopenmp -fno-math-errno -fno-trapping-math -fPIC"
-).split()
+_COMPILE = "-O3 -march=native -std=c++17 -fopenmp -fno-math-errno -fno-trapping-math -fPIC".split()
 _TIMEOUT = 300  # seconds
 
 
@@ -30,7 +27,7 @@ class UnavailableError(RuntimeError):
 
 @cache
 def load_library(source: Path) -> ctypes.CDLL:
-    """The shared library of a C++ file, built unless this machine has it already.
+    """The shared library of a C++ file; builds it unless this machine has it already.
 
     Raises:
         UnavailableError: there is no compiler, or the build fails, or the result cannot be loaded.
@@ -41,7 +38,7 @@ def load_library(source: Path) -> ctypes.CDLL:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not target.exists():
-            _build_locked(source, compiler, target)
+            _build(source, compiler, target)
         return ctypes.CDLL(str(target))
     except OSError as error:
         raise UnavailableError(
@@ -51,12 +48,12 @@ def load_library(source: Path) -> ctypes.CDLL:
 
 
 def find_compiler() -> str:
-    """Path of the C++ compiler: that of $CXX, or g++.
+    """Path of the C++ compiler: $CXX, or g++.
 
     Raises:
-        UnavailableError: there is none, or this system is not one that is supported.
+        UnavailableError: there is none, or this system is not Linux.
     """
-    if importlib.util.find_spec("fcntl") is None or platform.system() != "Linux":
+    if platform.system() != "Linux":
         raise UnavailableError(f"the C++ kernels are built on Linux only, not {platform.system()}")
     wanted = os.environ.get("CXX") or "g++"
     path = shutil.which(wanted)
@@ -67,22 +64,21 @@ def find_compiler() -> str:
 
 def cache_folder() -> Path:
     """Where built libraries are: $VISION_KERNEL_CACHE, or vision/kernels in the user's cache."""
-    chosen = os.environ.get("VISION_KERNEL_CACHE")
-    if chosen:
+    if chosen := os.environ.get("VISION_KERNEL_CACHE"):
         return Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "vision" / "kernels"
 
 
 def _key(source: Path, compiler: str) -> str:
-    """Differs where another library would come out: source, flags, compiler or processor."""
+    """A hash of all that the library depends on: source, flags, compiler and processor."""
     version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
     parts = [source.read_bytes(), " ".join(_COMPILE).encode(), compiler.encode(), version]
     return hashlib.sha256(b"\0".join([*parts, _processor().encode()])).hexdigest()[:16]
 
 
 def _processor() -> str:
-    """The instruction set; a home folder may be shared by unlike machines."""
+    """The instruction set; different machines may share a home folder."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():
@@ -91,22 +87,18 @@ def _processor() -> str:
     return platform.machine()
 
 
-def _build_locked(source: Path, compiler: str, target: Path) -> None:
-    import fcntl
+def _build(source: Path, compiler: str, target: Path) -> None:
+    import fcntl  # on Linux only, where `find_compiler` has found this to be
 
     with target.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # released by the system if the process dies
-        if not target.exists():  # another process may have built it meanwhile
-            _build(source, compiler, target)
-
-
-def _build(source: Path, compiler: str, target: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        objects, built = Path(scratch) / "kernel.o", Path(scratch) / "kernel.so"
-
-        _run([compiler, *_COMPILE, "-c", str(source), "-o", str(objects)])
-        _run([compiler, "-shared", str(objects), "-o", str(built)])
-        built.replace(target)
+        if target.exists():  # another process has built it meanwhile
+            return
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            compiled, linked = Path(scratch) / "kernel.o", Path(scratch) / "kernel.so"
+            _run([compiler, *_COMPILE, "-c", str(source), "-o", str(compiled)])
+            _run([compiler, "-shared", str(compiled), "-o", str(linked)])
+            linked.replace(target)
 
 
 def _run(command: list[str]) -> None:

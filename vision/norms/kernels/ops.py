@@ -4,10 +4,10 @@ Registered with `torch.library`, so torch.compile and torch.export take a call a
 formula and its gradients are those of `vision.norms.seednorm`; what computes them is the argument
 `backend`, a name from `vision.norms.kernels.backend`.
 
-Precision: the arithmetic is in float32 (float64 for float64 x), y has x's dtype, gradients have
-the dtype of what they belong to. Autocast has no say in this: the operators have no autocast rule,
-which makes the dispatcher pass inputs on as they are, and the kernels promote while they read.
-Kept for the backward: x as it came, the parameters, 1/RMS per row and a tanh value per head.
+Precision: the arithmetic is in float32 (float64 for float64 x), y has x's dtype, and gradients have
+the dtype of what they belong to. Autocast changes nothing: the operators have no autocast rule, so
+inputs arrive as they are, and the kernels promote while they read. Kept for the backward: x as it
+came, the parameters, 1/RMS per row and a tanh value per head.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from vision.norms.kernels import seednorm_cpu
 
 
 def seednorm(
@@ -41,6 +43,9 @@ def seednorm(
 
     Returns:
         `[..., D]`, contiguous, x's dtype.
+
+    Raises:
+        ValueError: `backend` is neither.
     """
     return _forward(x, alpha, beta, gamma, num_heads, eps, backend)[0]
 
@@ -56,25 +61,16 @@ def _forward(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y `[..., D]`, 1/RMS `[...]`, tanh values `[..., H]`."""
-    kernel, wide = _kernel(backend), _wide(x)
-    parameters = [p if p is None else _prepared(p, wide, backend) for p in (alpha, beta, gamma)]
+    kernel, parameters = _kernel(backend, x, alpha, beta, gamma)
     y, rstd, s = kernel.forward(_rows(x), *parameters, num_heads, eps)
     return y.view(x.shape), rstd.view(x.shape[:-1]), s.view(*x.shape[:-1], num_heads)
 
 
 @_forward.register_fake
-def _(
-    x: Tensor,
-    alpha: Tensor,
-    beta: Tensor,
-    gamma: Tensor | None,
-    num_heads: int,
-    eps: float,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    wide = _wide(x)
-    rstd = x.new_empty(x.shape[:-1], dtype=wide)
-    return x.new_empty(x.shape), rstd, x.new_empty((*x.shape[:-1], num_heads), dtype=wide)
+def _(x: Tensor, alpha: Tensor, beta: Tensor, gamma: Any, num_heads: int, *_: Any) -> Any:
+    wide, rows = _wide(x), x.shape[:-1]
+    empty = x.new_empty
+    return empty(x.shape), empty(rows, dtype=wide), empty((*rows, num_heads), dtype=wide)
 
 
 @torch.library.custom_op("vision::seednorm_backward", mutates_args=())
@@ -90,28 +86,16 @@ def _backward(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     """dx `[..., D]` in x's dtype; gradients of alpha, beta, gamma as one `[3, D]`, as s."""
-    kernel, wide = _kernel(backend), _wide(x)
-    parameters = [p if p is None else _prepared(p, wide, backend) for p in (alpha, beta, gamma)]
+    kernel, parameters = _kernel(backend, x, alpha, beta, gamma)
     rows = _rows(x)
-    dx, sums = kernel.backward(
-        _rows(dy), rows, *parameters, rstd.view(-1), s.view(len(rows), num_heads), num_heads
-    )
+    kept = rstd.view(-1), s.view(len(rows), num_heads)
+    dx, sums = kernel.backward(_rows(dy), rows, *parameters, *kept, num_heads)
     return dx.view(x.shape), sums
 
 
 @_backward.register_fake
-def _(
-    dy: Tensor,
-    x: Tensor,
-    alpha: Tensor,
-    beta: Tensor,
-    gamma: Tensor | None,
-    rstd: Tensor,
-    s: Tensor,
-    num_heads: int,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape), s.new_empty((3, x.shape[-1]))
+def _(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), x.new_empty((3, x.shape[-1]), dtype=_wide(x))
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -142,27 +126,20 @@ _forward.register_autograd(_differentiate, setup_context=_save)
 _backward.register_autograd(_refuse)
 
 
-def _kernel(backend: str) -> Any:
-    """The module whose `forward` and `backward` compute; Triton loads only where it is used."""
+def _kernel(backend: str, x: Tensor, *parameters: Tensor | None) -> tuple[Any, list[Any]]:
+    """The module whose `forward` and `backward` compute, and the parameters as it reads them."""
+    given = [p if p is None else p.detach().contiguous() for p in parameters]
     if backend == "compiled":
-        from vision.norms.kernels import seednorm_cpu
-
-        return seednorm_cpu
+        return seednorm_cpu, [p if p is None else p.to(_wide(x)) for p in given]
     if backend == "triton":
-        from vision.norms.kernels import seednorm_triton
+        from vision.norms.kernels import seednorm_triton  # triton is optional
 
-        return seednorm_triton
+        return seednorm_triton, given
     raise ValueError(f"backend {backend!r} is no kernel; valid: triton, compiled")
 
 
 def _wide(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
-
-
-def _prepared(parameter: Tensor, wide: torch.dtype, backend: str) -> Tensor:
-    """A parameter as the kernel reads it; Triton's promotes any dtype by itself."""
-    parameter = parameter.detach().contiguous()
-    return parameter if backend == "triton" else parameter.to(wide)
 
 
 def _rows(x: Tensor) -> Tensor:
