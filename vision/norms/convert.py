@@ -7,8 +7,8 @@ be installed, let alone imported.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -27,15 +27,17 @@ _NAMES = frozenset(
 )
 _CHANNELS_FIRST = frozenset({"SDCascadeLayerNorm", "WuerstchenLayerNorm"})
 
+Patterns = str | Sequence[str] | None
+
 
 @dataclass(frozen=True)
 class Conversion:
     """What `convert_norms` did.
 
     Attributes:
-        swapped: (qualified name, old type, new type) of each norm; one that the model holds under
-            several names is listed under the first.
-        skipped: (qualified name, type, reason) of each norm that was left as it was.
+        swapped: (qualified name, old type, new type) of each norm; a norm that the model holds
+            under several names is listed under the first.
+        skipped: (qualified name, type, reason) of each norm left as it was.
     """
 
     swapped: tuple[tuple[str, str, str], ...]
@@ -43,50 +45,32 @@ class Conversion:
 
     def __str__(self) -> str:
         new = " and ".join(dict.fromkeys(kind for _, _, kind in self.swapped))
-        text = f"{_count(len(self.swapped))} -> {new}: {_tally(old for _, old, _ in self.swapped)}"
+        old = _tally((old for _, old, _ in self.swapped), "{n} {kind}")
+        text = f"{_count(len(self.swapped))} -> {new}: {old}"
         if self.skipped:
             left = "; ".join(f"{name} ({reason})" for name, _, reason in self.skipped)
             text += f"; {len(self.skipped)} left: {left}"
         return text
 
 
-@dataclass
-class _Found:
-    """A norm of the model and every place that holds it: (parent, attribute, qualified name)."""
-
-    norm: nn.Module
-    places: list[tuple[nn.Module, str, str]] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        return self.places[0][2]
-
-    @property
-    def type(self) -> str:
-        return type(self.norm).__name__
-
-    def matches(self, patterns: Sequence[str]) -> bool:
-        return any(fnmatchcase(name, p) for _, _, name in self.places for p in patterns)
-
-
 def convert_norms(
     model: nn.Module,
     name: str,
     *,
-    include: str | Sequence[str] | None = None,
-    exclude: str | Sequence[str] | None = None,
+    include: Patterns = None,
+    exclude: Patterns = None,
     **options: Any,
 ) -> Conversion:
     """Replaces the model's LayerNorm- and RMSNorm-like layers, in place, by the norm `name`.
 
-    The new layer takes over the axis, device, dtype, training flag, whether parameters require
+    The new layer takes over the axis, device, dtype, training mode, whether parameters require
     gradients (where the old layer has any), and, unless the option is given, `affine`. Its
-    parameters start fresh, its `eps` is the new class's default. Batch and group norms stay.
+    parameters start fresh, and its `eps` is the new class's default. Batch and group norms stay.
 
     Args:
-        model: Any model; changed in place. If something is refused it stays as it was.
+        model: Any model; changed in place. It stays as it was if an error is raised.
         name: One of `list_norms()`.
-        include: Pattern or patterns (`fnmatch`) on qualified names, such as "blocks.*"; a norm
+        include: Pattern or patterns (`fnmatch`) of qualified names, such as "blocks.*"; a norm
             is swapped if one of its names matches one of them. Default: all.
         exclude: Patterns of norms to leave, whatever `include` says.
         **options: As for `create_norm`, except `channels_first`, which follows the old layer.
@@ -107,42 +91,53 @@ def convert_norms(
             f"in; make the new one with create_norm({name!r}, dim)"
         )
     found = _find(model)
-    chosen = [
-        f
-        for f in found
-        if (include is None or f.matches(_patterns(include)))
-        and (exclude is None or not f.matches(_patterns(exclude)))
-    ]
-    reasons = [(f, _reason_to_skip(f.norm)) for f in chosen]
-    skipped = tuple((f.name, f.type, reason) for f, reason in reasons if reason)
-    swaps = [(f, _successor(f, name, options, model)) for f, reason in reasons if not reason]
+    skipped: list[tuple[str, str, str]] = []
+    swaps: list[tuple[list[str], nn.Module, nn.Module]] = []
+    for old, names in found.items():
+        if not _matches(names, include, True) or _matches(names, exclude, False):
+            continue
+        reason = _reason_to_skip(old)
+        if reason is not None:
+            skipped.append((names[0], type(old).__name__, reason))
+        else:
+            swaps.append((names, old, _successor(names[0], old, name, options, model)))
     if not swaps:
         raise ValueError(_nothing_to_swap(model, found, skipped, include, exclude))
-    for f, new in swaps:
-        for parent, attribute, _ in f.places:
-            setattr(parent, attribute, new)
-            if isinstance(parent, nn.TransformerEncoderLayer):
-                # its fused inference path would run LayerNorm with the new norm's parameters
-                parent.activation_relu_or_gelu = 0
-    return Conversion(tuple((f.name, f.type, type(new).__name__) for f, new in swaps), skipped)
+    for names, _, new in swaps:
+        for place in names:
+            _put(model, place, new)
+    swapped = ((names[0], type(old).__name__, type(new).__name__) for names, old, new in swaps)
+    return Conversion(tuple(swapped), tuple(skipped))
 
 
-def _find(model: nn.Module) -> list[_Found]:
-    """All norms in the order of the model, without looking inside a norm."""
-    found: dict[int, _Found] = {}
-    for parent, attribute, name, module in _children(model, ""):
-        found.setdefault(id(module), _Found(module)).places.append((parent, attribute, name))
-    return list(found.values())
-
-
-def _children(module: nn.Module, prefix: str) -> Iterator[tuple[nn.Module, str, str, nn.Module]]:
-    for attribute, child in module._modules.items():  # named_children() drops second names
-        if child is None:
+def _find(model: nn.Module) -> dict[nn.Module, list[str]]:
+    """All norms in the order of the model with every name they have, without those inside norms."""
+    found: dict[nn.Module, list[str]] = {}
+    inside = ""
+    for name, module in model.named_modules(remove_duplicate=False):
+        if inside and name.startswith(inside):  # a module's children come right behind it
             continue
-        if _is_norm(child):
-            yield module, attribute, prefix + attribute, child
-        else:
-            yield from _children(child, f"{prefix}{attribute}.")
+        if _is_norm(module):
+            found.setdefault(module, []).append(name)
+            inside = f"{name}."
+    return found
+
+
+def _put(model: nn.Module, name: str, new: nn.Module) -> None:
+    parent_name, _, attribute = name.rpartition(".")
+    parent = model.get_submodule(parent_name)
+    setattr(parent, attribute, new)
+    if isinstance(parent, nn.TransformerEncoderLayer):
+        # its fused inference path would run LayerNorm with the new norm's parameters
+        parent.activation_relu_or_gelu = 0
+
+
+def _matches(names: list[str], patterns: Patterns, default: bool) -> bool:
+    """Whether one of the names matches one of the patterns; `default` where there are none."""
+    if patterns is None:
+        return default
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
 def _is_norm(module: nn.Module) -> bool:
@@ -183,15 +178,14 @@ def _is_channels_first(norm: nn.Module) -> bool:
 
 
 def _is_affine(norm: nn.Module) -> bool:
-    for flag in ("elementwise_affine", "affine"):
-        if hasattr(norm, flag):
-            return bool(getattr(norm, flag))
-    return any(True for _ in norm.parameters())
+    has_parameters = any(True for _ in norm.parameters())
+    return bool(getattr(norm, "elementwise_affine", getattr(norm, "affine", has_parameters)))
 
 
-def _successor(found: _Found, name: str, options: dict[str, Any], model: nn.Module) -> nn.Module:
-    """The new norm for one place, with all that it takes over from the old one."""
-    old = found.norm
+def _successor(
+    place: str, old: nn.Module, name: str, options: dict[str, Any], model: nn.Module
+) -> nn.Module:
+    """The new norm for the old one at `place`, with all that it takes over from it."""
     shape = _shape(old)
     assert shape is not None and len(shape) == 1  # others were skipped
     valid = norm_options(name)
@@ -201,27 +195,28 @@ def _successor(found: _Found, name: str, options: dict[str, Any], model: nn.Modu
     if _is_channels_first(old):
         if "channels_first" not in valid:
             raise ValueError(
-                f"{found.name} normalizes axis 1, which norm {name!r} cannot; let its class derive "
+                f"{place} normalizes axis 1, which norm {name!r} cannot; let its class derive "
                 f"from vision.norms.Norm or take channels_first"
             )
         followed["channels_first"] = True
     try:
         new = create_norm(name, shape[0], **{**followed, **options})
     except ValueError as error:
-        raise ValueError(f"{found.name}: {error}") from error
-    device, dtype = _placement(old, found.places[0][0], model)
-    # a class may not take device and dtype, and where the user gives them they hold
+        raise ValueError(f"{place}: {error}") from error
+    parent = model.get_submodule(place.rpartition(".")[0])
+    device, dtype = _device_and_dtype(old, parent, model)
+    # by `to`, as a class may not take device and dtype; what the user gives has priority
     new.to(device=None if "device" in options else device)
     new.to(dtype=None if "dtype" in options else dtype)
     new.train(old.training)
-    old_parameters = list(old.parameters())
-    if old_parameters and not any(p.requires_grad for p in old_parameters):
+    trained = [parameter.requires_grad for parameter in old.parameters()]
+    if trained and not any(trained):
         new.requires_grad_(False)
     return new
 
 
-def _placement(*modules: nn.Module) -> tuple[torch.device | None, torch.dtype | None]:
-    """Device and dtype of the first floating-point parameter: the norm's, or one close to it."""
+def _device_and_dtype(*modules: nn.Module) -> tuple[torch.device | None, torch.dtype | None]:
+    """Those of the first floating-point parameter: the norm's own, or the closest one."""
     for module in modules:
         for parameter in module.parameters():
             if parameter.is_floating_point():
@@ -229,38 +224,34 @@ def _placement(*modules: nn.Module) -> tuple[torch.device | None, torch.dtype | 
     return None, None
 
 
-def _patterns(given: str | Sequence[str]) -> Sequence[str]:
-    return [given] if isinstance(given, str) else given
-
-
 def _count(n: int) -> str:
     return f"{n} norm" if n == 1 else f"{n} norms"
 
 
-def _tally(types: Iterator[str]) -> str:
-    return ", ".join(f"{n} {kind}" for kind, n in Counter(types).most_common())
+def _tally(types: Iterable[str], form: str) -> str:
+    return ", ".join(form.format(n=n, kind=kind) for kind, n in Counter(types).most_common())
 
 
 def _nothing_to_swap(
     model: nn.Module,
-    found: list[_Found],
-    skipped: tuple[tuple[str, str, str], ...],
-    include: str | Sequence[str] | None,
-    exclude: str | Sequence[str] | None,
+    found: dict[nn.Module, list[str]],
+    skipped: list[tuple[str, str, str]],
+    include: Patterns,
+    exclude: Patterns,
 ) -> str:
+    kind = type(model).__name__
     if skipped:
-        left = "; ".join(f"{name} ({kind}): {reason}" for name, kind, reason in skipped)
-        return f"no norm of {type(model).__name__} can be swapped: {left}"
+        left = "; ".join(f"{name} ({old}): {reason}" for name, old, reason in skipped)
+        return f"no norm of {kind} can be swapped: {left}"
     if found:
+        names = [places[0] for places in found.values()]
         return (
             f"include={include!r}, exclude={exclude!r} select none of the {_count(len(found))} of "
-            f"{type(model).__name__}, from {found[0].name!r} to {found[-1].name!r}"
+            f"{kind}, from {names[0]!r} to {names[-1]!r}"
         )
-    others = Counter(
-        type(m).__name__ for m in model.modules() if "norm" in type(m).__name__.lower()
-    )
-    listed = ", ".join(f"{kind} x {n}" for kind, n in others.most_common())
+    types = (type(module).__name__ for module in model.modules())
+    others = _tally((name for name in types if "norm" in name.lower()), "{kind} x {n}")
     return (
-        f"{type(model).__name__} has no LayerNorm- or RMSNorm-like layer to swap; "
-        f"its normalization layers: {listed or 'none'}"
+        f"{kind} has no LayerNorm- or RMSNorm-like layer to swap; "
+        f"its normalization layers: {others or 'none'}"
     )
