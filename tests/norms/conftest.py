@@ -1,8 +1,9 @@
-"""What the norm tests share: the tolerance table, the cases, and the formulas written again."""
+"""What the norm tests share: tolerances, each norm's formula in plain arithmetic, and the cases."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,9 +25,45 @@ TOLERANCES = {
 }
 
 
+# The formulas in plain arithmetic, sharing no code with the norms: x, [..., DIM], and parameters p
+# are in float64, o holds the norm's options. A norm without a formula fails test_formulas.py.
+Formula = Callable[[Tensor, dict[str, Tensor], dict[str, Any]], Tensor]
+FORMULAS: dict[str, Formula] = {
+    "dyt": lambda x, p, o: affine(torch.tanh(p["alpha"] * x), p),
+    "derf": lambda x, p, o: affine(torch.special.erf(p["alpha"] * x + p["shift"]), p),
+    "dyisru": lambda x, p, o: affine(x / (x * x + p["c"] * p["c"]) ** 0.5, p),
+    "layernorm": lambda x, p, o: affine(over_rms(x, x.mean(-1, keepdim=True)), p),
+    "rmsnorm": lambda x, p, o: affine(over_rms(x), p),
+    "seednorm": lambda x, p, o: seednorm(x, p, o.get("num_heads", 1)),
+}
+# options besides `affine` that a norm is tested with too
+OPTIONS: dict[str, dict[str, Any]] = {"seednorm": {"num_heads": 4}}
+
+
+def affine(y: Tensor, p: dict[str, Tensor]) -> Tensor:
+    return p.get("weight", torch.tensor(1.0)) * y + p.get("bias", torch.tensor(0.0))
+
+
+def over_rms(x: Tensor, center: Tensor | float = 0.0, eps: float = 1e-6) -> Tensor:
+    """Squares are taken of x over its largest entry, so that they exist for any x."""
+    top = max(float(x.detach().abs().max()), 1.0)
+    small = (x - center) / top
+    return small / ((small**2).mean(-1, keepdim=True) + eps / top / top) ** 0.5
+
+
+def seednorm(x: Tensor, p: dict[str, Tensor], num_heads: int) -> Tensor:
+    unit, parts = over_rms(x), []
+    for start in range(0, DIM, DIM // num_heads):
+        head = slice(start, start + DIM // num_heads)
+        gate = torch.tanh(torch.einsum("...d,d->...", x[..., head], p["beta"][head]))
+        gamma = p["gamma"][head] if "gamma" in p else 1.0
+        parts.append((gate[..., None] * p["alpha"][head] + gamma) * unit[..., head])
+    return torch.cat(parts, dim=-1)
+
+
 @dataclass(frozen=True)
 class Case:
-    """One norm with its options, and the same formula in plain arithmetic."""
+    """One norm with its options."""
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -44,41 +81,22 @@ class Case:
                 parameter.add_(0.3 * noise.to(parameter.dtype))
         return norm
 
-    def formula(self, x: Tensor, p: dict[str, Tensor], eps: float = 1e-6) -> Tensor:
-        """`x` `[..., DIM]` and parameters in float64. Squares are taken of x over its largest
-        entry, so that they exist for any x."""
-        w, b = p.get("weight", torch.tensor(1.0)), p.get("bias", torch.tensor(0.0))
-        if self.name == "dyt":
-            return w * torch.tanh(p["alpha"] * x) + b
-        if self.name == "derf":
-            return w * torch.special.erf(p["alpha"] * x + p["shift"]) + b
-        if self.name == "dyisru":
-            return w * x / (x * x + p["c"] * p["c"]) ** 0.5 + b
-        top = max(float(x.detach().abs().max()), 1.0)
-        small, eps = x / top, eps / top / top
-        if self.name == "layernorm":
-            centred = small - small.mean(-1, keepdim=True)
-            return w * centred / ((centred**2).mean(-1, keepdim=True) + eps) ** 0.5 + b
-        unit = small / ((small**2).mean(-1, keepdim=True) + eps) ** 0.5
-        if self.name == "rmsnorm":
-            return w * unit
-        assert self.name == "seednorm"
-        width = DIM // self.options.get("num_heads", 1)
-        parts = []
-        for start in range(0, DIM, width):
-            head = slice(start, start + width)
-            gate = torch.tanh(torch.einsum("...d,d->...", x[..., head], p["beta"][head]))
-            gamma = p["gamma"][head] if "gamma" in p else 1.0
-            parts.append((gate[..., None] * p["alpha"][head] + gamma) * unit[..., head])
-        return torch.cat(parts, dim=-1)
+    def formula(self, x: Tensor, p: dict[str, Tensor]) -> Tensor:
+        return FORMULAS[self.name](x, p, self.options)
 
 
 CASES = [
-    Case(name, {**heads, **affine})
-    for name in ("layernorm", "rmsnorm", "dyt", "derf", "dyisru", "seednorm")
-    for heads in ([{}, {"num_heads": 4}] if name == "seednorm" else [{}])
-    for affine in ({}, {"affine": False})
+    Case(name, {**options, **plain})
+    for name in FORMULAS
+    for options in ([{}, OPTIONS[name]] if name in OPTIONS else [{}])
+    for plain in ({}, {"affine": False})
 ]
+
+
+@pytest.fixture
+def without_formula() -> Callable[[], list[str]]:
+    """The names of all norms that nobody gave a formula."""
+    return lambda: [name for name in list_norms() if name not in FORMULAS]
 
 
 @pytest.fixture(params=CASES, ids=str)
@@ -103,7 +121,7 @@ class Close:
     """Asserts that a tensor is the expected one within its dtype's tolerance."""
 
     def __call__(self, actual: Tensor, expected: Tensor, *, scale: float = 0.0) -> None:
-        """`scale`: size on which errors are judged where it is above the largest expected value."""
+        """`scale`: what errors are relative to, where it is above the largest expected value."""
         info = torch.finfo(actual.dtype)
         assert actual.shape == expected.shape
         assert actual.isfinite().all(), "not finite"

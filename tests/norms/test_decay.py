@@ -10,8 +10,8 @@ from vision.norms import create_norm, decayed_parameters, norm_parameters, regis
 
 
 def test_only_alpha_and_beta_of_seednorm_decay_among_the_built_in():
-    model = nn.ModuleDict({n: create_norm(n, 4) for n in ("layernorm", "rmsnorm", "dyt", "derf")})
-    model["dyisru"], model["seednorm"] = create_norm("dyisru", 4), create_norm("seednorm", 4)
+    names = ("layernorm", "rmsnorm", "dyt", "derf", "dyisru", "seednorm")
+    model = nn.ModuleDict({name: create_norm(name, 4) for name in names})
     model["plain"] = create_norm("seednorm", 4, affine=False)
     assert decayed_parameters(model) == {
         f"{name}.{p}" for name in ("seednorm", "plain") for p in ("alpha", "beta")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vision.norms import create_norm
+from vision.norms import create_norm, register_norm
 
 DIM = 24
 HUGE = {
@@ -66,6 +66,19 @@ def check_against_formula(case, close, norm, x, g, scale_dx: float = 0.0) -> Non
     assert grads.keys() == grads_e.keys()
     for name in grads:
         close(grads[name], grads_e[name])
+
+
+def test_every_norm_has_a_formula_of_its_own_to_be_tested_against(without_formula):
+    assert without_formula() == [], "add their formulas to FORMULAS in tests/norms/conftest.py"
+
+
+def test_a_norm_that_nobody_gave_a_formula_is_found(without_formula):
+    @register_norm("forgotten")
+    class Forgotten(nn.Module):
+        def __init__(self, dim: int) -> None:
+            super().__init__()
+
+    assert without_formula() == ["forgotten"]
 
 
 @pytest.mark.parametrize("shape", [(DIM,), (5, DIM), (2, 3, DIM), (2, 3, 4, DIM)], ids=str)
