@@ -19,7 +19,7 @@ import vision.compare.run_comparison
 import vision.diffusion.encode_latents
 import vision.diffusion.sample
 import vision.evaluation.classifier
-import vision.evaluation.generative.report
+import vision.evaluation.generative.comparison_report
 import vision.evaluation.reconstructions
 import vision.tasks.classify
 import vision.tasks.dit

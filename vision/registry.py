@@ -1,4 +1,4 @@
-"""What this package has several of (norms, tasks), by name. Imports no torch.
+"""What this package has several of (norms, tasks, metrics), by name. Imports no torch.
 
 Each is one file of a folder, `NAME.py`, which registers one class under its own name. The names are
 read from the folder, so a configuration is checked against them before anything is imported.
@@ -87,3 +87,4 @@ NORMS: Registry[type[nn.Module]] = Registry(
 TASKS: Registry[type] = Registry(
     "task", "vision.tasks", support=("base", "finite", "optimizer", "sharding")
 )
+METRICS: Registry[Any] = Registry("metric", "vision.metrics.generative", support=())

@@ -15,7 +15,8 @@ import torch
 from vision.checkpoints.read import read_checkpoint
 from vision.config import load_config
 from vision.datasets.tars import ClassTarReader, WebDatasetReader
-from vision.evaluation.generative.npz import ArraySource, read_measured
+from vision.evaluation.generative.array_source import ArraySource
+from vision.evaluation.generative.saved_statistics import read_statistics
 from vision.training.loggers import open_loggers
 
 
@@ -96,14 +97,14 @@ def test_arrays_of_pickled_objects_are_refused(tmp_path: Path, mark: Path) -> No
     for names in (["arr_0"], ["mu", "sigma"], ["settings", "mu", "sigma"], ["features"]):
         np.savez(file, **dict.fromkeys(names, objects))
         with pytest.raises(ValueError, match=r"[Oo]bject"):
-            ArraySource(file) if names == ["arr_0"] else read_measured(file)
+            ArraySource(file) if names == ["arr_0"] else read_statistics(file)
     # a plain pickle under the name of an array, which numpy would otherwise load
     for names in (["arr_0.npy"], ["mu.npy", "sigma.npy"]):
         with zipfile.ZipFile(file, "w") as archive:
             for name in names:
                 archive.writestr(name, pickle.dumps(Trap(mark)))
         with pytest.raises(ValueError, match="magic|no array"):
-            ArraySource(file) if names == ["arr_0.npy"] else read_measured(file)
+            ArraySource(file) if names == ["arr_0.npy"] else read_statistics(file)
     assert not mark.exists()
 
 

@@ -10,7 +10,7 @@ from vision.metrics.frechet import (
     jackknife_error,
     sample_warnings,
 )
-from vision.metrics.moments import FeatureStatistics, Statistics, combine
+from vision.metrics.moments import Moments, MomentSums
 
 
 def _covariance(dim: int, seed: int) -> np.ndarray:
@@ -53,7 +53,7 @@ def test_a_set_is_at_distance_zero_from_itself() -> None:
 def test_fewer_samples_than_features_give_a_finite_number_and_a_warning() -> None:
     draw = np.random.default_rng(5)
     a, b = draw.normal(size=(20, 64)), draw.normal(1, 1, size=(30, 64))
-    stats = [Statistics(len(x), x.mean(0), np.cov(x, rowvar=False)) for x in (a, b)]
+    stats = [Moments(len(x), x.mean(0), np.cov(x, rowvar=False)) for x in (a, b)]
     value = frechet_distance(stats[0].mean, stats[0].cov, stats[1].mean, stats[1].cov)
     assert np.isfinite(value) and value > 0
     assert "singular" in sample_warnings("real", stats[0])[0]
@@ -72,11 +72,11 @@ def test_constant_features_have_the_distance_of_their_means() -> None:
         (100, ["twice", "fewer than 10,000"]),
         (9_999, ["fewer than 10,000"]),
         (10_000, []),
-        (None, ["do not tell"]),
+        (None, ["do not say"]),
     ],
 )
 def test_warnings_by_the_number_of_samples(count: int | None, expected: list[str]) -> None:
-    found = sample_warnings("fake", Statistics(count, np.zeros(64), np.eye(64)))
+    found = sample_warnings("fake", Moments(count, np.zeros(64), np.eye(64)))
     assert len(found) == len(expected)
     assert all(part in line for part, line in zip(expected, found, strict=True))
 
@@ -91,23 +91,23 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_sums_give_the_statistics_of_numpy_however_samples_are_batched() -> None:
     features = torch.randn(101, 7, generator=torch.Generator().manual_seed(0)) + 50
     groups = torch.arange(101) % 3
-    sums = FeatureStatistics(7, groups=3)
+    sums = MomentSums(7, groups=3)
     for rows in torch.arange(101).split([0, 60, 1, 40]):
         sums.update(features[rows], groups[rows])
     parts = sums.compute()
     exact = features.double().numpy()
-    for without, kept in [(None, exact), (1, exact[groups.numpy() != 1])]:
-        found = combine(*parts, without=without)
+    rests = list(parts.leave_one_out())
+    for found, kept in [(parts.moments, exact), (rests[1], exact[groups.numpy() != 1])]:
         assert found.count == len(kept)
         np.testing.assert_allclose(found.mean, kept.mean(0), rtol=1e-12)
         np.testing.assert_allclose(found.cov, np.cov(kept, rowvar=False), rtol=1e-9, atol=1e-10)
 
 
 def test_one_sample_has_no_covariance() -> None:
-    sums = FeatureStatistics(2)
+    sums = MomentSums(2)
     sums.update(torch.ones(1, 2))
     with pytest.raises(ValueError, match="at least 2"):
-        combine(*sums.compute())
+        _ = sums.compute().moments
 
 
 def test_jackknife_error_of_a_mean_is_its_standard_error() -> None:

@@ -7,10 +7,12 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from vision.metrics.feature_sample import FeatureSubset, chosen
-from vision.metrics.inception_score import InceptionScore, split_of
-from vision.metrics.kid import kernel_distance
-from vision.metrics.precision_recall import precision_recall
+from vision.metrics.base import FeatureStatistics, Options
+from vision.metrics.generative.kid import kernel_distance
+from vision.metrics.generative.prc import precision_recall
+from vision.metrics.kept_features import KeptFeatures, random_subset
+from vision.metrics.predictions import PredictionSums, random_parts
+from vision.registry import METRICS
 
 
 def _sets(count: int, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -19,23 +21,29 @@ def _sets(count: int, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
     return fake, torch.randn(count + 13, dim, generator=generator) * 1.2 + 0.1
 
 
+def _inception_score(sums: PredictionSums) -> tuple[float, float]:
+    fake = FeatureStatistics(settings=None, predictions=sums.compute())
+    values = METRICS.get("is").compute(FeatureStatistics(None), fake, Options()).values
+    return values["is"], values["is_std"]
+
+
 @pytest.mark.parametrize("splits", [1, 10])
 def test_inception_score_equals_torch_fidelity_however_batched(splits: int) -> None:
     logits = 3 * torch.randn(203, 11, generator=torch.Generator().manual_seed(1))
     expected = isc_features_to_metric(logits, splits, True, 2020)
-    parts = torch.from_numpy(split_of(203, splits, 2020))
-    score = InceptionScore(11, splits)
+    parts = random_parts(203, splits, 2020)
+    score = PredictionSums(11, splits)
     for rows in torch.randperm(203, generator=torch.Generator().manual_seed(2)).split(32):
         score.update(logits[rows], parts[rows])
-    mean, deviation = score.compute()
+    mean, deviation = _inception_score(score)
     assert mean == pytest.approx(expected["inception_score_mean"], rel=1e-9)
     assert deviation == pytest.approx(expected["inception_score_std"], rel=1e-6, abs=1e-9)
 
 
 def test_inception_score_of_sure_and_balanced_predictions_is_the_number_of_classes() -> None:
-    score = InceptionScore(5, 1)
+    score = PredictionSums(5, 1)
     score.update(1e4 * torch.eye(5), torch.zeros(5, dtype=torch.int64))
-    assert score.compute()[0] == pytest.approx(5)
+    assert _inception_score(score)[0] == pytest.approx(5)
 
 
 def test_kid_equals_torch_fidelity() -> None:
@@ -53,11 +61,7 @@ def test_kid_refuses_subsets_larger_than_the_sets() -> None:
         kernel_distance(torch.zeros(10, 3), torch.zeros(30, 3), 5, 11)
 
 
-@pytest.mark.parametrize("rows", [10_000, 37])
-def test_precision_and_recall_equal_torch_fidelity(
-    rows: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("vision.metrics.precision_recall._ROWS", rows)
+def test_precision_and_recall_equal_torch_fidelity() -> None:
     fake, real = _sets(200, 6)
     expected = prc_features_to_metric(fake, real, verbose=False)
     precision, recall = precision_recall(fake, real)
@@ -76,15 +80,17 @@ def test_precision_and_recall_of_a_mode_dropped_and_of_noise_added() -> None:
 
 def test_a_subset_is_kept_in_the_order_of_the_samples() -> None:
     features = torch.arange(10.0)[:, None]
-    subset = FeatureSubset()
+    subset = KeptFeatures()
     for rows in torch.tensor([7, 2, 9, 0, 4]).split(2):
         subset.update(features[rows], rows)
     assert subset.compute().flatten().tolist() == [0, 2, 4, 7, 9]
 
 
-def test_chosen_keeps_all_or_a_random_subset_of_fixed_size() -> None:
-    assert chosen(10, 10, 0).all()
-    picked = chosen(1000, 100, 0)
+def test_random_subset_keeps_all_or_a_random_subset_of_fixed_size() -> None:
+    assert random_subset(10, 10, 0).all()
+    picked = random_subset(1000, 100, 0)
     assert picked.sum() == 100
     assert 20 < np.flatnonzero(picked).mean() / 10 < 80
-    assert (picked == chosen(1000, 100, 0)).all() and (picked != chosen(1000, 100, 1)).any()
+    assert (picked == random_subset(1000, 100, 0)).all() and (
+        picked != random_subset(1000, 100, 1)
+    ).any()

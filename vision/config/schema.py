@@ -152,12 +152,12 @@ class DitConfig:
 
 @dataclass
 class EvaluationConfig:
-    """Figures on generated images while a generator trains (task dit)."""
+    """Metrics of generated images while a generator trains (task dit)."""
 
-    extractor: str | None = None  # inception, dinov2, timm:NAME or run:PATH; None: no figures
+    extractor: str | None = None  # inception, dinov2, timm:NAME or run:PATH; None: no metrics
     weights: str | None = None  # file of the extractor's weights; None: its cache, or fetched
     resize: Literal["legacy", "antialias"] = "legacy"  # to the extractor's size; legacy: TF's
-    metrics: list[str] = field(default_factory=lambda: ["fid"])  # of fid, is, kid, prc, sfid
+    metrics: list[str] = field(default_factory=lambda: ["fid"])  # see tools/fid.py --help
     number: int = 10_000  # generated images; the real ones are the whole training split
     every_n_steps: int | None = None  # None: only when training ends
     batch_size: int = 64

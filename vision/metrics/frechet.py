@@ -1,6 +1,8 @@
-"""Fréchet distance between Gaussians: what FID computes of Inception's features.
+"""Fréchet distance between Gaussians: what FID computes from Inception's features.
 
-Heusel et al. 2017, https://arxiv.org/abs/1706.08500.
+Heusel et al. 2017, https://arxiv.org/abs/1706.08500. torch-fidelity and torchmetrics take the
+eigenvalues of C1 C2, which is not symmetric: several times slower, and complex where covariances
+are singular. A jackknife also needs one of the two sides decomposed only once.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh, eigvalsh
 
-from vision.metrics.moments import Array, Statistics
+from vision.metrics.moments import Array, Moments
 
 FEW_SAMPLES = 10_000  # below, the bias of FID is larger than the differences that papers report
 
@@ -59,17 +61,17 @@ def frechet_distance(mean1: NDArray, cov1: NDArray, mean2: NDArray, cov2: NDArra
 
 
 def jackknife_error(values: list[float]) -> float:
-    """Standard error of a figure from its values with one of G groups left out at a time."""
+    """Standard error of a statistic from its values with one of G groups left out at a time."""
     deviations = np.asarray(values) - np.mean(values)
     count = len(values)
     return float(np.sqrt((count - 1) / count * (deviations @ deviations)))
 
 
-def sample_warnings(label: str, statistics: Statistics) -> list[str]:
-    """What to say about a set that is small for a Fréchet distance."""
-    count, dim = statistics.count, statistics.dim
+def sample_warnings(label: str, moments: Moments) -> list[str]:
+    """Warnings about a set that is small for a Fréchet distance."""
+    count, dim = moments.count, moments.dim
     if count is None:
-        return [f"{label}: the statistics do not tell of how many samples they are"]
+        return [f"{label}: the statistics do not say how many samples they are of"]
     found = []
     if count <= dim:
         found.append(
@@ -81,7 +83,7 @@ def sample_warnings(label: str, statistics: Statistics) -> list[str]:
     if count < FEW_SAMPLES:
         found.append(
             f"{label}: {count:,} samples, fewer than {FEW_SAMPLES:,}: biased upwards; compare "
-            "only with figures of equally many"
+            "only with values for equally many"
         )
     return found
 

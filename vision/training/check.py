@@ -14,6 +14,7 @@ from vision.config.load import split_arguments
 from vision.config.schema import Config
 from vision.datasets.check import check_data
 from vision.errors import nearest
+from vision.evaluation.check import check_evaluation
 from vision.models.dit_sizes import DIT_NAMES, dit_size
 from vision.registry import NORMS
 from vision.training.devices import check_devices
@@ -92,7 +93,7 @@ def check_settings(config: Config) -> None:
     _check_norm(config)
     _check_diagnostics(config)
     check_devices(config)
-    _check_evaluation(config)
+    check_evaluation(config)
     if config.task == "dit":
         _check_dit(config)
     else:
@@ -154,27 +155,6 @@ def _check_diagnostics(config: Config) -> None:
         raise ValueError(
             f"trainer.diagnostics_every_n_steps = {config.trainer.diagnostics_every_n_steps}: a "
             "compiled model does not call hooks; set trainer.compile=false, or this to null"
-        )
-
-
-def _check_evaluation(config: Config) -> None:
-    evaluation = config.evaluation
-    name = evaluation.extractor
-    if name is None:
-        return
-    if config.task != "dit":
-        raise ValueError(
-            f"evaluation.extractor = {name!r}: task {config.task} generates no images; set it to "
-            "null"
-        )
-    if name not in ("inception", "dinov2") and not re.fullmatch(r"(timm|run):.+", name):
-        raise ValueError(
-            f"evaluation.extractor = {name!r}: expected inception, dinov2, timm:NAME or run:PATH"
-        )
-    unknown = set(evaluation.metrics) - {"fid", "is", "kid", "prc", "sfid"}
-    if unknown or not evaluation.metrics:
-        raise ValueError(
-            f"evaluation.metrics = {evaluation.metrics}: expected some of fid, is, kid, prc, sfid"
         )
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vision.metrics.features import Extractor, Features
+from vision.evaluation.generative.features import Extractor, Features
 
 
 def extract(images: Tensor, spatial: bool) -> Features:

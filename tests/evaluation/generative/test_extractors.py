@@ -7,13 +7,14 @@ import pytest
 import timm
 import torch
 
-from vision.evaluation.generative.extractors import open_extractor
+from vision.evaluation.generative.extractors import create_extractor
+from vision.evaluation.generative.features import resize_images
 from vision.evaluation.generative.sources import DataSource
-from vision.metrics.features import create_extractor, resize_images
+from vision.registry import METRICS
 
 
 def test_a_run_sees_the_images_as_its_own_evaluation_does(trained: Path) -> None:
-    extractor = open_extractor(f"run:{trained}")
+    extractor = create_extractor(f"run:{trained}")
     source = DataSource.load("configs/data/digits.yaml", (), "test")
     features = [extractor(images) for images in source.batches(range(360), 90)]
     logits = torch.cat([f.logits for f in features])
@@ -21,9 +22,9 @@ def test_a_run_sees_the_images_as_its_own_evaluation_does(trained: Path) -> None
     summary = json.loads((trained / "summary.json").read_text())["metrics"]
     assert float(accuracy) == pytest.approx(summary["test/top1"], abs=0.3)
     assert features[0].pooled.shape == (90, 48)
-    assert extractor.label("fid") == "FD[run:trained]"
+    assert extractor.label(METRICS.get("fid").outputs[0]) == "FD[run:trained]"
     with pytest.raises(ValueError, match="has its own"):
-        open_extractor(f"run:{trained}", "file.pth")
+        create_extractor(f"run:{trained}", "file.pth")
 
 
 def test_a_timm_model_with_a_file_of_weights(tmp_path: Path) -> None:
@@ -39,7 +40,7 @@ def test_a_timm_model_with_a_file_of_weights(tmp_path: Path) -> None:
         features = model.forward_features((images / 255 - mean) / std)
         expected = model.forward_head(features, pre_logits=True)
     torch.testing.assert_close(extractor(images).pooled, expected)
-    assert extractor.label("kid") == "KD[timm:test_vit]"
+    assert extractor.label(METRICS.get("kid").outputs[0]) == "KD[timm:test_vit]"
     with pytest.raises(ValueError, match="tensors missing"):
         create_extractor("timm:test_convnext", str(tmp_path / "weights.pth"))
     with pytest.raises(ValueError, match="timm has no model"):

@@ -1,4 +1,4 @@
-"""With one file of weights, our figures are torch-fidelity's."""
+"""With one file of weights, our metrics are torch-fidelity's."""
 
 import warnings
 from pathlib import Path
@@ -10,8 +10,9 @@ import torch_fidelity
 from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from vision.evaluation.generative.compute import compute
-from vision.metrics.features import Extractor, create_extractor
+from vision.evaluation.generative import compare_image_sets
+from vision.evaluation.generative.extractors import create_extractor
+from vision.evaluation.generative.features import Extractor
 
 FAKE, REAL = 22, 20
 METRICS = ("fid", "is", "kid", "prc", "sfid")
@@ -63,12 +64,12 @@ def ours(folders: tuple[Path, Path], extractor: Extractor) -> dict:
     options = {"metrics": METRICS, "kid_subset_size": 16, "batch_size": 16, "device": "cpu"}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        result = compute(str(real), str(fake), extractor, **options)
+        result = compare_image_sets(str(real), str(fake), extractor, **options)
     assert any("singular" in str(line.message) for line in caught)
     return result
 
 
-def test_all_figures_equal_torch_fidelitys(
+def test_all_metrics_equal_torch_fidelitys(
     ours: dict, folders: tuple[Path, Path], weights: Path
 ) -> None:
     fake, real = folders
@@ -119,7 +120,7 @@ def test_a_file_that_is_not_the_fid_inception_is_refused(tmp_path: Path) -> None
     torch.save({"fc.weight": torch.zeros(1000, 2048)}, tmp_path / "torchvision.pth")
     with pytest.raises(ValueError, match=r"fc.weight is \[1008, 2048\]"):
         create_extractor("inception", str(tmp_path / "torchvision.pth"))
-    with pytest.raises(FileNotFoundError, match="no such file"):
+    with pytest.raises(FileNotFoundError, match="no such checkpoint"):
         create_extractor("inception", str(tmp_path / "none.pth"))
 
 

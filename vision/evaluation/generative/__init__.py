@@ -1,1 +1,5 @@
-"""Metrics of generated images against real ones: two sets of images in, FID and others out."""
+"""Generated images against real ones."""
+
+from vision.evaluation.generative.compare import compare_image_sets
+
+__all__ = ["compare_image_sets"]

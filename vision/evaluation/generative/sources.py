@@ -1,12 +1,12 @@
 """Where images come from: a folder, a data config, or a run that generates them.
 
-Arrays and statistics in .npz files are in `vision.evaluation.generative.npz`.
+Images in .npz files are in `vision.evaluation.generative.array_source`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,8 +23,8 @@ from vision.datasets.image_files import IMG_EXTENSIONS, list_images, read_file
 from vision.datasets.readers import Reader, open_reader, read_image
 
 
-class Source(Protocol):
-    """A set of images, uint8 RGB; grey ones have three equal channels."""
+class ImageSource(Protocol):
+    """Images, uint8 RGB; grey ones have three equal channels."""
 
     name: str
 
@@ -38,7 +38,7 @@ class Source(Protocol):
         ...
 
     def fingerprint(self) -> str | None:
-        """Names the content; None: never the same twice, or not worth keeping."""
+        """A hash of the content; None where statistics of it are not worth keeping."""
         ...
 
 
@@ -59,7 +59,11 @@ class FolderSource:
 
     def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
         files = [self.files[index] for index in indices]
-        return _load(_Files(files), batch_size, self.num_workers)
+        return _load(_Images(files, self._read), batch_size, self.num_workers)
+
+    @staticmethod
+    def _read(file: Path) -> Tensor:
+        return pil_to_tensor(read_file(file, "RGB"))
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(b"folder")
@@ -97,8 +101,14 @@ class DataSource:
         return len(self.reader)
 
     def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
-        dataset = _Read(self.reader, list(indices), self.config.img_size)
-        return _load(dataset, batch_size, self.config.num_workers)
+        return _load(_Images(list(indices), self._read), batch_size, self.config.num_workers)
+
+    def _read(self, index: int) -> Tensor:
+        image, _ = read_image(self.reader, int(index), "RGB")
+        size = self.config.img_size
+        if image.size != (size, size):
+            image = center_crop(resize(image, size), [size, size])
+        return pil_to_tensor(image)
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(f"data {self.config.img_size}".encode())
@@ -185,28 +195,15 @@ def _load(dataset: Dataset[Tensor], batch_size: int, num_workers: int) -> Iterat
                 start = end
 
 
-class _Files(Dataset[Tensor]):
-    def __init__(self, files: list[Path]) -> None:
-        self.files = files
+class _Images(Dataset[Tensor]):
+    """`read` applied to each of `items`; at module level, so that workers may be spawned."""
+
+    def __init__(self, items: Sequence[Any], read: Callable[[Any], Tensor]) -> None:
+        self.items = items
+        self.read = read
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.items)
 
     def __getitem__(self, index: int) -> Tensor:
-        return pil_to_tensor(read_file(self.files[index], "RGB"))
-
-
-class _Read(Dataset[Tensor]):
-    def __init__(self, reader: Reader, indices: list[int], size: int) -> None:
-        self.reader = reader
-        self.indices = indices
-        self.size = size
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> Tensor:
-        image, _ = read_image(self.reader, int(self.indices[index]), "RGB")
-        if image.size != (self.size, self.size):
-            image = center_crop(resize(image, self.size), [self.size, self.size])
-        return pil_to_tensor(image)
+        return self.read(self.items[index])

@@ -1,4 +1,4 @@
-"""FID and friends of what a generator makes, during and after its training."""
+"""FID and other metrics of generated images, during and after training."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 
 from vision.config import Config
-from vision.evaluation.generative.compute import Options, compute, measure_real
-from vision.evaluation.generative.extractors import open_extractor
-from vision.evaluation.generative.open import Given
+from vision.evaluation.generative.compare import compare_image_sets, with_statistics
+from vision.evaluation.generative.extractors import create_extractor
+from vision.evaluation.generative.image_set import ImageSet
 from vision.evaluation.generative.sources import DataSource, PipelineSource
 from vision.files import write_json
+from vision.metrics.base import Options
+from vision.registry import METRICS
 from vision.seeding import preserved
 
 if TYPE_CHECKING:
@@ -20,13 +22,12 @@ if TYPE_CHECKING:
 
 
 class GenerationMetrics(pl.Callback):
-    """Logs `val/fid` (from the extractor inception), else `val/fd`, and the other figures of
-    `evaluation.metrics`, at each n-th step and when training ends.
+    """Logs the metrics in `evaluation.metrics` every N steps and when training ends.
 
-    Images are made from the averaged weights, where there are some, and compared with the
-    training split. The images of a run are the same at every step but for the weights. Each
-    process makes its share. Nothing of the training changes: random states are given back.
-    `FOLDER/step_N.json` has the figures with every setting that they depend on.
+    FID is `val/fid` with the extractor inception, else `val/fd`. Images are generated from the
+    averaged weights, if there are any, and compared with the training split; at every step from the
+    same noise. Each rank generates a part of them. Training is not affected: random states are
+    restored. `FOLDER/step_N.json` holds the metrics with every setting that they depend on.
     """
 
     def __init__(self, config: Config, folder: Path) -> None:
@@ -39,30 +40,29 @@ class GenerationMetrics(pl.Callback):
             batch_size=options.batch_size,
             confidence_groups=0,
         )
-        self.extractor = open_extractor(options.extractor, options.weights, options.resize)
+        self.extractor = create_extractor(options.extractor, options.weights, options.resize)
         split = DataSource(config.data.name, config.data, "train")
-        self._real = Given(split.name, split)
+        self._real = ImageSet(split.name, split)
         self._last = 0
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *arguments: Any
     ) -> None:
-        """Judge where the step is due; of an accumulated batch the last part counts."""
+        """Evaluate if this step is due; with accumulation, after the last batch of the step."""
         step, every = trainer.global_step, self.config.evaluation.every_n_steps
         if every is not None and step % every == 0 and step != self._last:
-            self._judge(trainer, pl_module)  # type: ignore[arg-type]
+            self._evaluate(trainer, pl_module)  # type: ignore[arg-type]
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Judge the weights that training ends with."""
+        """Evaluate the final weights."""
         if trainer.global_step != self._last:
-            self._judge(trainer, pl_module)  # type: ignore[arg-type]
+            self._evaluate(trainer, pl_module)  # type: ignore[arg-type]
 
-    def _judge(self, trainer: pl.Trainer, task: DiTTask) -> None:
+    def _evaluate(self, trainer: pl.Trainer, task: DiTTask) -> None:
         self._last = trainer.global_step
         with preserved(), task.whole_weights():
             result = self.compare(task)
-        names = {} if self.extractor.name == "inception" else {"fid": "fd", "kid": "kd"}
-        found = {f"val/{names.get(key, key)}": result[key] for key in result["labels"]}
+        found = {f"val/{self._log_name(key)}": result[key] for key in result["labels"]}
         for logger in trainer.loggers:
             logger.log_metrics(found, trainer.global_step)
             logger.save()
@@ -71,7 +71,7 @@ class GenerationMetrics(pl.Callback):
             write_json(self.folder / f"step_{trainer.global_step:07d}.json", result)
 
     def compare(self, task: DiTTask) -> dict[str, Any]:
-        """What `vision.evaluation.generative.compute` says of the weights as they are now."""
+        """What `compare_image_sets` returns for the current weights."""
         options = self.config.evaluation
         pipeline: Any = task.make_pipeline(ema=True, sampler=options.sampler)
         pipeline.set_progress_bar_config(disable=True)
@@ -86,12 +86,12 @@ class GenerationMetrics(pl.Callback):
         training = pipeline.transformer.training
         pipeline.transformer.eval()
         try:
-            if self._real.measured is None:
+            if self._real.statistics is None:
                 self.extractor.model.to(task.device)
-                self._real = measure_real(self._real, self.extractor, self.options)
-            return compute(
+                self._real = with_statistics(self._real, self.extractor, self.options)
+            return compare_image_sets(
                 self._real,
-                Given("samples", generated),
+                ImageSet("samples", generated),
                 self.extractor,
                 device=task.device,
                 quiet=True,
@@ -99,3 +99,8 @@ class GenerationMetrics(pl.Callback):
             )
         finally:
             pipeline.transformer.train(training)
+
+    def _log_name(self, key: str) -> str:
+        outputs = [output for name in self.options.metrics for output in METRICS.get(name).outputs]
+        other = {output.key: output.other for output in outputs}.get(key)
+        return other.lower() if other and not self.extractor.is_fid_inception else key

@@ -1,4 +1,4 @@
-"""Sources, saved statistics and processes: the same images give the same figures."""
+"""Sources, saved statistics and processes: the same images give the same metrics."""
 
 import json
 import multiprocessing
@@ -11,15 +11,19 @@ from PIL import Image
 from torch import distributed
 
 from vision.errors import CorruptImageError
-from vision.evaluation.generative.cache import StatisticsCache
-from vision.evaluation.generative.compute import Options, compute, measure_real
-from vision.evaluation.generative.npz import read_measured, write_measured
-from vision.evaluation.generative.open import Given, open_source
+from vision.evaluation.generative.compare import compare_image_sets, with_statistics
+from vision.evaluation.generative.features import Extractor
+from vision.evaluation.generative.image_set import ImageSet, open_image_set
+from vision.evaluation.generative.saved_statistics import (
+    StatisticsCache,
+    read_statistics,
+    write_statistics,
+)
 from vision.evaluation.generative.sources import DataSource
-from vision.metrics.features import Extractor
+from vision.metrics.base import Options
 
 ALL = {"metrics": ("fid", "is", "kid", "prc", "sfid"), "kid_subset_size": 50, "quiet": True}
-FIGURES = ("fid", "fid_error", "is", "is_std", "kid", "kid_std", "precision", "recall", "sfid")
+KEYS = ("fid", "fid_error", "is", "is_std", "kid", "kid_std", "precision", "recall", "sfid")
 
 
 @pytest.fixture(scope="module")
@@ -43,44 +47,44 @@ def home(arrays: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture
-def figures(home: Path, extractor: Extractor) -> dict:
-    return compute(str(home / "real"), str(home / "fake"), extractor, **ALL)
+def metrics(home: Path, extractor: Extractor) -> dict:
+    return compare_image_sets(str(home / "real"), str(home / "fake"), extractor, **ALL)
 
 
-def test_an_npz_gives_the_figures_of_the_folder_to_the_last_bit(
-    home: Path, extractor: Extractor, figures: dict
+def test_an_npz_gives_the_metrics_of_the_folder_to_the_last_bit(
+    home: Path, extractor: Extractor, metrics: dict
 ) -> None:
-    result = compute(str(home / "real.npz"), str(home / "fake.npz"), extractor, **ALL)
-    assert {key: result[key] for key in FIGURES} == {key: figures[key] for key in FIGURES}
+    result = compare_image_sets(str(home / "real.npz"), str(home / "fake.npz"), extractor, **ALL)
+    assert {key: result[key] for key in KEYS} == {key: metrics[key] for key in KEYS}
 
 
-def test_tensors_give_the_figures_of_the_folders_to_the_last_bit(
-    home: Path, extractor: Extractor, figures: dict
+def test_tensors_give_the_metrics_of_the_folders_to_the_last_bit(
+    home: Path, extractor: Extractor, metrics: dict
 ) -> None:
     real, fake = (
         torch.from_numpy(np.load(home / f"{name}.npz")["arr_0"]).permute(0, 3, 1, 2)
         for name in ("real", "fake")
     )
-    result = compute(real, fake, extractor, **ALL)
-    assert {key: result[key] for key in FIGURES} == {key: figures[key] for key in FIGURES}
+    result = compare_image_sets(real, fake, extractor, **ALL)
+    assert {key: result[key] for key in KEYS} == {key: metrics[key] for key in KEYS}
     assert result["settings"]["fake"]["name"] == f"tensor of {len(fake)} images"
     for wrong, message in ((real / 255, "got float32"), (real[:, :2], "2, "), (real[:0], "none")):
         with pytest.raises(ValueError, match=message):
-            compute(wrong, fake, extractor, **ALL)
+            compare_image_sets(wrong, fake, extractor, **ALL)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 200])
-def test_figures_do_not_depend_on_the_batches(
-    batch_size: int, home: Path, extractor: Extractor, figures: dict
+def test_metrics_do_not_depend_on_the_batches(
+    batch_size: int, home: Path, extractor: Extractor, metrics: dict
 ) -> None:
     paths = str(home / "real"), str(home / "fake")
-    result = compute(*paths, extractor, batch_size=batch_size, **ALL)
-    for key in FIGURES:
-        assert result[key] == pytest.approx(figures[key], rel=1e-9, abs=1e-12)
+    result = compare_image_sets(*paths, extractor, batch_size=batch_size, **ALL)
+    for key in KEYS:
+        assert result[key] == pytest.approx(metrics[key], rel=1e-9, abs=1e-12)
 
 
 def test_a_set_against_itself_is_at_zero(home: Path, extractor: Extractor) -> None:
-    result = compute(str(home / "real"), str(home / "real.npz"), extractor, **ALL)
+    result = compare_image_sets(str(home / "real"), str(home / "real.npz"), extractor, **ALL)
     assert abs(result["fid"]) < 1e-3 and abs(result["sfid"]) < 1e-3
     assert result["precision"] == result["recall"] == 1.0
 
@@ -89,14 +93,14 @@ def _process(rank: int, world: int, home: Path, extractor: Extractor, out: Path)
     torch.set_num_threads(1)
     store = distributed.FileStore(str(out / "store"), world)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=world)
-    result = compute(str(home / "real"), str(home / "fake"), extractor, **ALL)
-    (out / f"{rank}.json").write_text(json.dumps({key: result[key] for key in FIGURES}))
+    result = compare_image_sets(str(home / "real"), str(home / "fake"), extractor, **ALL)
+    (out / f"{rank}.json").write_text(json.dumps({key: result[key] for key in KEYS}))
     distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_any_number_of_processes_gives_the_figures_of_one(
-    world: int, home: Path, extractor: Extractor, figures: dict, tmp_path: Path
+def test_any_number_of_processes_gives_the_metrics_of_one(
+    world: int, home: Path, extractor: Extractor, metrics: dict, tmp_path: Path
 ) -> None:
     context = multiprocessing.get_context("fork")  # what is imported stays imported
     processes = [
@@ -110,22 +114,22 @@ def test_any_number_of_processes_gives_the_figures_of_one(
     assert [process.exitcode for process in processes] == [0] * world
     for rank in range(world):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
-        for key in FIGURES:
-            assert found[key] == pytest.approx(figures[key], rel=1e-6, abs=1e-9), key
+        for key in KEYS:
+            assert found[key] == pytest.approx(metrics[key], rel=1e-6, abs=1e-9), key
 
 
 def test_saved_statistics_stand_for_the_images(
-    home: Path, extractor: Extractor, figures: dict, tmp_path: Path
+    home: Path, extractor: Extractor, metrics: dict, tmp_path: Path
 ) -> None:
     options = Options(**{k: v for k, v in ALL.items() if k != "quiet"})
-    real = measure_real(open_source(str(home / "real")), extractor, options)
-    write_measured(tmp_path / "stats.npz", real.measured)
-    result = compute(str(tmp_path / "stats.npz"), str(home / "fake"), extractor, **ALL)
-    assert {key: result[key] for key in FIGURES} == {key: figures[key] for key in FIGURES}
+    real = with_statistics(open_image_set(str(home / "real")), extractor, options)
+    write_statistics(tmp_path / "stats.npz", real.statistics)
+    result = compare_image_sets(str(tmp_path / "stats.npz"), str(home / "fake"), extractor, **ALL)
+    assert {key: result[key] for key in KEYS} == {key: metrics[key] for key in KEYS}
     assert [path.name for path in tmp_path.iterdir()] == ["stats.npz"]  # nothing temporary
     changed = Extractor("light", extractor.model, extractor.extract, {"extractor": "light"})
     with pytest.raises(ValueError, match=r"resize = 'legacy', this call None"):
-        compute(str(tmp_path / "stats.npz"), str(home / "fake"), changed, **ALL)
+        compare_image_sets(str(tmp_path / "stats.npz"), str(home / "fake"), changed, **ALL)
 
 
 def test_the_statistics_files_of_others_are_read_and_only_fit_inception(
@@ -136,22 +140,24 @@ def test_the_statistics_files_of_others_are_read_and_only_fit_inception(
     mu, sigma = features.mean(0), np.cov(features, rowvar=False)
     path = tmp_path / "adm.npz"
     np.savez(path, mu=mu, sigma=sigma, mu_s=mu[:3], sigma_s=sigma[:3, :3])
-    measured = read_measured(path)
-    assert measured.settings is None and measured.statistics.count is None
-    np.testing.assert_array_equal(measured.spatial.cov, sigma[:3, :3])
+    measured = read_statistics(path)
+    assert measured.settings is None and measured.moments.count is None
+    np.testing.assert_array_equal(measured.spatial_moments.cov, sigma[:3, :3])
     with pytest.raises(ValueError, match="extractor = 'inception', this call 'light'"):
-        compute(str(path), str(home / "fake"), extractor, quiet=True)
+        compare_image_sets(str(path), str(home / "fake"), extractor, quiet=True)
     settings = {"extractor": "inception", "resize": "legacy", "weights_sha256": "0"}
     inception = Extractor("inception", extractor.model, extractor.extract, settings)
-    result = compute(str(path), str(home / "fake"), inception, metrics=("fid", "sfid"), quiet=True)
+    result = compare_image_sets(
+        str(path), str(home / "fake"), inception, metrics=("fid", "sfid"), quiet=True
+    )
     assert result["fid"] > 0 and result["labels"]["sfid"] == "sFID"
-    assert "do not tell of how many" in result["warnings"][0]
+    assert "do not say how many" in result["warnings"][0]
     with pytest.raises(ValueError, match="saved statistics without features"):
-        compute(str(path), str(home / "fake"), inception, metrics=("kid",), quiet=True)
+        compare_image_sets(str(path), str(home / "fake"), inception, metrics=("kid",), quiet=True)
 
 
 def test_reference_statistics_are_cached_by_content_and_settings(
-    home: Path, extractor: Extractor, figures: dict, tmp_path: Path
+    home: Path, extractor: Extractor, metrics: dict, tmp_path: Path
 ) -> None:
     seen = []
 
@@ -164,23 +170,23 @@ def test_reference_statistics_are_cached_by_content_and_settings(
     paths = str(home / "real"), str(home / "fake")
     for expected in (193, 90):  # the second time only the fake images are looked at
         seen.clear()
-        result = compute(*paths, counted, cache=cache, **ALL)
+        result = compare_image_sets(*paths, counted, cache=cache, **ALL)
         assert sum(seen) == expected
-        assert {key: result[key] for key in FIGURES} == {key: figures[key] for key in FIGURES}
+        assert {key: result[key] for key in KEYS} == {key: metrics[key] for key in KEYS}
     assert len(list(tmp_path.iterdir())) == 1
-    compute(*paths, counted, cache=cache, metrics=("fid",), quiet=True)
+    compare_image_sets(*paths, counted, cache=cache, metrics=("fid",), quiet=True)
     assert len(list(tmp_path.iterdir())) == 2  # other settings, other file
 
 
 def test_number_takes_a_random_subset_and_says_so(home: Path, extractor: Extractor) -> None:
     paths = str(home / "real.npz"), str(home / "fake.npz")
-    result = compute(*paths, extractor, number=40, quiet=True)
+    result = compare_image_sets(*paths, extractor, number=40, quiet=True)
     assert result["settings"]["real"]["count"] == result["settings"]["fake"]["count"] == 40
-    assert result["fid"] == compute(*paths, extractor, number=40, quiet=True)["fid"]
-    other = compute(*paths, extractor, number=40, seed=1, quiet=True)
+    assert result["fid"] == compare_image_sets(*paths, extractor, number=40, quiet=True)["fid"]
+    other = compare_image_sets(*paths, extractor, number=40, seed=1, quiet=True)
     assert result["fid"] != other["fid"]
     with pytest.raises(ValueError, match="number = 91: expected 2 to 90"):
-        compute(*paths, extractor, number=91, quiet=True)
+        compare_image_sets(*paths, extractor, number=91, quiet=True)
 
 
 def test_the_error_of_the_distance_is_of_the_size_of_its_spread(extractor: Extractor) -> None:
@@ -201,8 +207,11 @@ def test_the_error_of_the_distance_is_of_the_size_of_its_spread(extractor: Extra
         def fingerprint(self) -> None:
             return None
 
-    real = Given("real", Noise(2000))
-    results = [compute(real, Given("fake", Noise(200)), extractor, quiet=True) for _ in range(40)]
+    real = ImageSet("real", Noise(2000))
+    results = [
+        compare_image_sets(real, ImageSet("fake", Noise(200)), extractor, quiet=True)
+        for _ in range(40)
+    ]
     spread = np.std([result["fid"] for result in results])
     mean_error = np.mean([result["fid_error"] for result in results])
     assert 0.4 < mean_error / spread < 2.5
@@ -211,7 +220,7 @@ def test_the_error_of_the_distance_is_of_the_size_of_its_spread(extractor: Extra
 def test_grey_images_count_as_rgb_with_equal_channels(tmp_path: Path) -> None:
     grey = np.random.default_rng(3).integers(0, 256, (5, 4, 4), dtype=np.uint8)
     np.savez(tmp_path / "grey.npz", arr_0=grey)
-    (images,) = open_source(str(tmp_path / "grey.npz")).source.batches(range(5), 8)
+    (images,) = open_image_set(str(tmp_path / "grey.npz")).source.batches(range(5), 8)
     assert images.shape == (5, 3, 4, 4)
     assert (images.numpy() == grey[:, None]).all()
     digits = DataSource.load("configs/data/digits.yaml", (), "test")
@@ -223,7 +232,7 @@ def test_grey_images_count_as_rgb_with_equal_channels(tmp_path: Path) -> None:
 def test_images_of_several_sizes_keep_their_order(tmp_path: Path) -> None:
     for index, size in enumerate([4, 4, 6, 4]):
         Image.new("L", (size, size), index).save(tmp_path / f"{index}.png")
-    batches = list(open_source(str(tmp_path)).source.batches([0, 1, 2, 3], 4))
+    batches = list(open_image_set(str(tmp_path)).source.batches([0, 1, 2, 3], 4))
     assert [tuple(batch.shape) for batch in batches] == [(2, 3, 4, 4), (1, 3, 6, 6), (1, 3, 4, 4)]
     assert [int(image[0, 0, 0]) for batch in batches for image in batch] == [0, 1, 2, 3]
 
@@ -231,22 +240,22 @@ def test_images_of_several_sizes_keep_their_order(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_named(tmp_path: Path, extractor: Extractor) -> None:
     floats = np.random.default_rng(4).random((6, 4, 4, 3), dtype=np.float32)
     np.savez(tmp_path / "floats.npz", arr_0=floats)
-    (images,) = open_source(str(tmp_path / "floats.npz")).source.batches(range(6), 6)
+    (images,) = open_image_set(str(tmp_path / "floats.npz")).source.batches(range(6), 6)
     np.testing.assert_array_equal(images.permute(0, 2, 3, 1), np.rint(floats.astype("f8") * 255))
     floats[3, 0, 0, 0] = np.nan
     np.savez(tmp_path / "nan.npz", arr_0=floats)
     with pytest.raises(ValueError, match=r"nan.npz: image 3 of arr_0 holds NaN"):
-        list(open_source(str(tmp_path / "nan.npz")).source.batches(range(6), 6))
+        list(open_image_set(str(tmp_path / "nan.npz")).source.batches(range(6), 6))
     np.savez(tmp_path / "other.npz", x=floats)
     with pytest.raises(ValueError, match="neither images"):
-        open_source(str(tmp_path / "other.npz"))
+        open_image_set(str(tmp_path / "other.npz"))
     (tmp_path / "images").mkdir()
     with pytest.raises(FileNotFoundError, match="no images; expected files ending in"):
-        open_source(str(tmp_path / "images"))
+        open_image_set(str(tmp_path / "images"))
     (tmp_path / "images" / "broken.png").write_bytes(b"no image")
     with pytest.raises(CorruptImageError, match=r"broken.png"):
-        list(open_source(str(tmp_path / "images")).source.batches([0], 1))
+        list(open_image_set(str(tmp_path / "images")).source.batches([0], 1))
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
-        open_source(str(tmp_path / "nowhere"))
+        open_image_set(str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="metrics = 'fdi'"):
         Options(metrics=("fdi",))

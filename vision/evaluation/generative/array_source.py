@@ -1,0 +1,89 @@
+"""Images in .npz files as ADM's sampler writes them, read one by one."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vision.files import file_hash
+
+_IMAGES = "arr_0"
+
+
+class ArraySource:
+    """`arr_0` of an .npz: [N, H, W, 3] (or [N, H, W] or one channel: grey), streamed.
+
+    uint8, or floating point with values from 0 to 1. The whole array would take 10 GB for
+    50,000 images of 256 x 256.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self.path = path
+        with _open_array(path) as (_, shape, dtype):
+            self.shape, self.dtype = shape, dtype
+        channels = shape[3:] or (1,)
+        if len(shape) not in (3, 4) or channels[0] not in (1, 3) or shape[0] < 1:
+            raise ValueError(
+                f"{path}: {_IMAGES} has the shape {shape}; expected [N, H, W, 3] (or grey)"
+            )
+        if dtype != np.uint8 and dtype.kind != "f":
+            raise ValueError(f"{path}: {_IMAGES} is {dtype}; expected uint8, or floats from 0 to 1")
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
+        """Images [B, 3, H, W] uint8; ValueError names an image with NaN or out of range."""
+        size = int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        with _open_array(self.path) as (file, _, _):
+            position = 0
+            for start in range(0, len(indices), batch_size):
+                rows = []
+                for index in indices[start : start + batch_size]:
+                    _skip(file, (int(index) - position) * size)
+                    rows.append(self._image(file.read(size), int(index)))
+                    position = int(index) + 1
+                yield torch.stack(rows)
+
+    def fingerprint(self) -> str:
+        return file_hash(self.path)
+
+    def _image(self, content: bytes, index: int) -> Tensor:
+        values = np.frombuffer(content, self.dtype).reshape(*self.shape[1:3], -1)
+        if self.dtype != np.uint8:
+            if not np.isfinite(values).all():
+                raise ValueError(f"{self.path}: image {index} of {_IMAGES} holds NaN or infinity")
+            if values.min() < 0 or values.max() > 1:
+                raise ValueError(
+                    f"{self.path}: image {index} of {_IMAGES} has values from {values.min():.4g} "
+                    f"to {values.max():.4g}; expected floats from 0 to 1, or uint8"
+                )
+            values = np.rint(values.astype(np.float64) * 255).astype(np.uint8)
+        return torch.from_numpy(values.copy()).permute(2, 0, 1).expand(3, -1, -1)
+
+
+@contextmanager
+def _open_array(path: Path) -> Iterator[tuple[Any, tuple[int, ...], np.dtype]]:
+    """`arr_0` as (file behind its header, shape, dtype)."""
+    headers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    with zipfile.ZipFile(path) as archive, archive.open(f"{_IMAGES}.npy") as file:
+        shape, fortran, dtype = headers[np.lib.format.read_magic(file)](file)
+        if fortran or dtype.hasobject:
+            raise ValueError(f"{path}: {_IMAGES} is {dtype} in an order that cannot be streamed")
+        yield file, shape, dtype
+
+
+def _skip(file: Any, size: int) -> None:
+    while size > 0:
+        size -= len(file.read(min(size, 1 << 24)))

@@ -1,0 +1,188 @@
+"""Two sets of images in, every metric asked for out, with all settings that it depends on."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy
+import timm
+import torch
+import torch_fidelity
+import torchmetrics
+from torch import Tensor
+
+from vision.environment import choose_device
+from vision.evaluation.generative.extract import extract_statistics
+from vision.evaluation.generative.extractors import create_extractor
+from vision.evaluation.generative.features import Extractor
+from vision.evaluation.generative.image_set import ImageSet, as_image_set
+from vision.evaluation.generative.saved_statistics import (
+    StatisticsCache,
+    read_statistics,
+    write_statistics,
+)
+from vision.metrics.base import FeatureStatistics, Need, Options, Output
+from vision.metrics.frechet import sample_warnings
+from vision.registry import METRICS
+
+_IN_FILES: dict[Need, str] = {"moments": "mu and sigma", "spatial_moments": "mu_s and sigma_s"}
+
+
+def compare_image_sets(
+    real: str | Path | Tensor | ImageSet,
+    fake: str | Path | Tensor | ImageSet,
+    extractor: str | Extractor = "inception",
+    weights: str | None = None,
+    resize: str = "legacy",
+    device: str | torch.device | None = None,
+    cache: StatisticsCache | None = None,
+    quiet: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
+    """Metrics of the generated images `fake` against the images `real`.
+
+    Args:
+        real, fake: What `open_image_set` opens, an ImageSet, or images [N, 1 or 3, H, W] uint8.
+        extractor: A name (`inception`, `dinov2`, `timm:NAME`, `run:PATH`), or an Extractor.
+        weights: File of the extractor's weights.
+        resize: "legacy" (TensorFlow's, as in published FIDs) or "antialias".
+        device: Where features are computed; None: the accelerator, if there is one.
+        cache: Keeps the statistics of `real` for the next call.
+        quiet: Return warnings without raising them through `warnings` too.
+        **options: Fields of `vision.metrics.base.Options`.
+
+    Returns:
+        The values and errors of the metrics by key (`fid`, `fid_error`, `is`, `is_std`, ...),
+        `labels` (what to call each), `settings`, `warnings`, and `seconds`.
+
+    Raises:
+        ValueError, FileNotFoundError: what cannot be read, found or compared; one line.
+    """
+    start = time.perf_counter()
+    chosen = Options(**options)
+    real, fake = as_image_set(real), as_image_set(fake)
+    if isinstance(extractor, str):
+        extractor = create_extractor(extractor, weights, resize)
+    extractor.model.to(choose_device(device))
+    a = _real_statistics(real, extractor, chosen, cache)
+    b = _statistics(fake, extractor, _needs(chosen, fake=True), chosen, chosen.confidence_groups)
+    result: dict[str, Any] = {"warnings": _warnings(extractor, a, b), "labels": {}}
+    seconds = {}
+    for name in chosen.metrics:
+        metric, begin = METRICS.get(name), time.perf_counter()
+        found = metric.compute(a, b, chosen)
+        seconds[name] = time.perf_counter() - begin
+        result |= found.values
+        result["warnings"] += found.warnings
+        result["labels"] |= {key: extractor.label(Output(key, key)) for key in found.values}
+        result["labels"] |= {output.key: extractor.label(output) for output in metric.outputs}
+    for line in () if quiet else result["warnings"]:
+        warnings.warn(line, stacklevel=2)
+    result["settings"] = _settings(real, fake, a, b, extractor, chosen)
+    total = time.perf_counter() - start
+    result["seconds"] = {"real": a.seconds, "fake": b.seconds, "metrics": seconds, "total": total}
+    return result
+
+
+def with_statistics(
+    real: ImageSet, extractor: Extractor, options: Options, cache: StatisticsCache | None = None
+) -> ImageSet:
+    """`real` with its images replaced by their statistics, to be compared with many sets."""
+    return ImageSet(real.name, None, _real_statistics(real, extractor, options, cache))
+
+
+def _needs(options: Options, fake: bool) -> frozenset[Need]:
+    found = frozenset[Need]({"moments"}).union(*(METRICS.get(m).needs for m in options.metrics))
+    return found if fake else found - {"predictions"}
+
+
+def _real_statistics(
+    real: ImageSet, extractor: Extractor, options: Options, cache: StatisticsCache | None
+) -> FeatureStatistics:
+    needs = _needs(options, fake=False)
+    file = None
+    if cache is not None and real.source is not None:
+        file = cache.file(real.source, extractor, needs, options)
+    if file is not None and file.is_file():
+        real = ImageSet(real.name, None, read_statistics(file))
+        return _statistics(real, extractor, needs, options)
+    found = _statistics(real, extractor, needs, options)
+    if file is not None:
+        write_statistics(file, found)
+    return found
+
+
+def _statistics(
+    images: ImageSet,
+    extractor: Extractor,
+    needs: frozenset[Need],
+    options: Options,
+    groups: int = 1,
+) -> FeatureStatistics:
+    """From a pass over the images, or from the set's file where it has all that is needed."""
+    known = images.statistics
+    if known is not None:
+        lacking = [_IN_FILES.get(x, x) for x in sorted(needs) if getattr(known, x) is None]
+        if not lacking:
+            _check_same_settings(images.name, known.settings, extractor.settings)
+            return known
+    if images.source is None:
+        raise ValueError(
+            f"{images.name}: saved statistics without {', '.join(lacking)}, which "
+            f"--metrics {','.join(options.metrics)} needs; name the images instead"
+        )
+    return extract_statistics(images.source, extractor, needs, options, max(1, groups))
+
+
+def _check_same_settings(name: str, theirs: dict[str, Any] | None, ours: dict[str, Any]) -> None:
+    if theirs is None:
+        # published files are of the FID Inception, with TensorFlow's resize, and of no known hash
+        theirs = {"extractor": "inception", "resize": "legacy"}
+        ours = {key: ours.get(key) for key in theirs}
+    for key in theirs.keys() | ours.keys():
+        if _plain(ours.get(key)) != _plain(theirs.get(key)):
+            raise ValueError(
+                f"{name}: its statistics have {key} = {theirs.get(key)!r}, this call "
+                f"{ours.get(key)!r}; compute both with the same settings"
+            )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _warnings(extractor: Extractor, real: FeatureStatistics, fake: FeatureStatistics) -> list[str]:
+    found = []
+    if not extractor.published:
+        found.append(
+            "the weights are not torch-fidelity's published file: not comparable with other FIDs"
+        )
+    for label, moments in (("real", real.moments), ("fake", fake.moments)):
+        if moments is not None:
+            found += sample_warnings(label, moments)
+    return found
+
+
+def _settings(
+    real: ImageSet,
+    fake: ImageSet,
+    a: FeatureStatistics,
+    b: FeatureStatistics,
+    extractor: Extractor,
+    options: Options,
+) -> dict[str, Any]:
+    versions = {m.__name__: m.__version__ for m in (torch, torchmetrics, torch_fidelity, timm)}
+    sets = {}
+    for key, images, known in (("real", real, a), ("fake", fake, b)):
+        kept = len(known.features) if known.features is not None else None
+        sets[key] = {**images.describe(), "count": known.count, "kept": kept}
+    return {
+        **extractor.settings,
+        **sets,
+        **vars(options),
+        "versions": {**versions, "numpy": np.__version__, "scipy": scipy.__version__},
+    }

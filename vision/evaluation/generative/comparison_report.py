@@ -1,0 +1,95 @@
+"""What `tools/fid.py` does: open two image sets, compare them, print and write the result."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from vision.environment import choose_device, process_group, torchrun_rank
+from vision.errors import ConfigError
+from vision.evaluation.generative.compare import compare_image_sets, with_statistics
+from vision.evaluation.generative.extractors import create_extractor
+from vision.evaluation.generative.image_set import Sampling, open_image_set
+from vision.evaluation.generative.saved_statistics import StatisticsCache, write_statistics
+from vision.files import write_json
+from vision.metrics.base import Options
+from vision.registry import METRICS
+
+
+def report_comparison(arguments: dict[str, Any]) -> None:
+    """Compare what the command line names. Raises ConfigError for what its user can mend."""
+    try:
+        device = choose_device(arguments["device"])
+        with process_group(device):
+            result = _compare(arguments, device)
+    except (ValueError, FileNotFoundError) as error:
+        raise ConfigError(str(error)) from error
+    if torchrun_rank()[0] != 0:
+        return
+    _print(result)
+    if arguments["json"] is not None:
+        path = Path(arguments["json"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, result)
+        print(f"written {path}")
+
+
+def _compare(arguments: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    given = {
+        field.name: arguments[field.name]
+        for field in dataclasses.fields(Options)
+        if arguments.get(field.name) is not None
+    }
+    options = Options(**(given | {"metrics": tuple(arguments["metrics"].split(","))}))
+    # the extractor first: a missing file of weights is reported before anything is read
+    extractor = create_extractor(arguments["extractor"], arguments["weights"], arguments["resize"])
+    extractor.model.to(device)
+    sampling = Sampling(
+        number=options.number or Sampling.number,
+        seed=options.seed,
+        guidance_scale=arguments["guidance"],
+        num_inference_steps=arguments["steps"],
+        sampler=arguments["sampler"],
+    )
+    split, overrides = arguments["split"], arguments["overrides"]
+    shared = {"sampling": sampling, "num_workers": arguments["num_workers"], "device": device}
+    real = open_image_set(arguments["real"], overrides, split, **shared)
+    fake = open_image_set(arguments["fake"], overrides, arguments["fake_split"] or split, **shared)
+    cache = StatisticsCache(arguments["cache"]) if arguments["cache"] != "off" else None
+    if arguments["save_stats"] is not None:
+        real = with_statistics(real, extractor, options, cache)
+        assert real.statistics is not None
+        if torchrun_rank()[0] == 0:
+            write_statistics(Path(arguments["save_stats"]), real.statistics)
+    return compare_image_sets(
+        real, fake, extractor, device=device, cache=cache, quiet=True, **vars(options)
+    )
+
+
+def _print(result: dict[str, Any]) -> None:
+    settings, seconds = result["settings"], result["seconds"]
+    table = Table(title=f"{settings['fake']['name']} against {settings['real']['name']}")
+    for name in ("metric", "value", "±"):
+        table.add_column(name, justify="left" if name == "metric" else "right")
+    for name in settings["metrics"]:
+        for output in METRICS.get(name).outputs:
+            error = result.get(output.error or "")
+            value = f"{result[output.key]:.6g}"
+            label = escape(result["labels"][output.key])
+            table.add_row(label, value, f"{error:.2g}" if error else "")
+    Console().print(table)
+    counts = [settings[key]["count"] for key in ("real", "fake")]
+    real, fake = ("?" if count is None else f"{count:,}" for count in counts)
+    percent = 100 * sum(seconds["metrics"].values()) / seconds["total"]
+    print(
+        f"{real} real and {fake} fake images, {settings['extractor']}, "
+        f"resize {settings['resize']}, {seconds['total']:.1f} s ({percent:.0f} % for the metrics)"
+    )
+    for line in result["warnings"]:
+        print(f"warning: {line}")
