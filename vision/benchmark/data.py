@@ -20,7 +20,7 @@ from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.dataset import ImageDataset, Sample
 from vision.datasets.readers import read_image
 from vision.datasets.sampler import Draw
-from vision.datasets.transforms import mend_posterize, training_options
+from vision.datasets.transforms import training_options
 from vision.seeding import derive_seed, preserved
 
 OURS = "ours"
@@ -116,7 +116,7 @@ def benchmark_data(
 def timm_loader(settings: DataSettings, use_prefetcher: bool) -> Any:
     """timm's own data set and loader for the training of the same configuration."""
     config = settings.config()
-    loader = create_loader(
+    return create_loader(
         create_dataset("", root=str(settings.root / "train")),
         (3, config.img_size, config.img_size),
         settings.batch,
@@ -126,8 +126,6 @@ def timm_loader(settings: DataSettings, use_prefetcher: bool) -> Any:
         device=torch.device("cpu"),
         use_prefetcher=use_prefetcher,
     )
-    mend_posterize(loader.dataset.transform)
-    return loader
 
 
 def write_pictures(root: Path, number: int) -> None:
