@@ -18,10 +18,6 @@ from vision.evaluation.generative.sources import FolderSource
 def sources(tmp_path: Path, folder: Path, pictures, write_tar) -> dict[str, dict]:
     """The same images in every format: configuration keys by name."""
     for split, items in pictures.items():
-        write_tar(
-            tmp_path / "tar" / f"{split}.tar",
-            {f"{name}/{stem}.png": data for name, stem, data in items},
-        )
         members: dict[str, bytes] = {}
         names = sorted({name for name, _, _ in items})
         for name, stem, data in items:
@@ -32,13 +28,12 @@ def sources(tmp_path: Path, folder: Path, pictures, write_tar) -> dict[str, dict
             write_tar(path, {key: members[key] for key in chosen})
     return {
         "folder": {"name": "folder", "root": str(folder)},
-        "tar": {"name": "tar", "root": str(tmp_path / "tar")},
         "wds": {"name": "wds", "root": str(tmp_path / "wds")},
         "torch": {"name": "torch/image_folder", "root": str(folder)},
     }
 
 
-@pytest.mark.parametrize("kind", ["folder", "tar", "wds", "torch"])
+@pytest.mark.parametrize("kind", ["folder", "wds", "torch"])
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_every_format_gives_the_same_pixels_and_classes(
     kind: str, split: str, sources, pictures, pixels, make_config
@@ -54,17 +49,16 @@ def test_every_format_gives_the_same_pixels_and_classes(
     assert reader.class_names in (["ant", "bee", "cat"], None)
 
 
-@pytest.mark.parametrize("kind", ["folder", "tar", "wds", "torch"])
+@pytest.mark.parametrize("kind", ["folder", "wds", "torch"])
 def test_readers_travel_to_spawned_workers(kind: str, sources, pixels, make_config) -> None:
     reader = open_reader(make_config(**sources[kind]), "train")
     first = pixels(reader[0][0])
     assert np.array_equal(pixels(pickle.loads(pickle.dumps(reader))[0][0]), first)
 
 
-@pytest.mark.parametrize("kind", ["tar", "wds"])
-def test_forked_readers_share_no_file_position(kind: str, sources, pixels, make_config) -> None:
-    reader = open_reader(make_config(**sources[kind]), "train")
-    expected = [pixels(reader[i][0]) for i in range(len(reader))]  # files are open now
+def test_forked_readers_share_no_file_position(sources, pixels, make_config) -> None:
+    reader = open_reader(make_config(**sources["wds"]), "train")
+    expected = [pixels(reader[i][0]) for i in range(len(reader))]
     child = os.fork()
     good = True
     for _ in range(100):
@@ -105,28 +99,6 @@ def test_more_shards_than_files_that_may_be_open(tmp_path, write_tar, make_confi
         for i in np.random.default_rng(0).permutation(150):
             assert reader[int(i)][0].read() == bytes([i])
     assert open_files() - before <= 64
-
-
-def test_one_tar_holds_all_splits_as_folders(tmp_path, write_tar, make_config) -> None:
-    members = {"d/train/cat/1.png": b"1", "d/train/ant/2.png": b"2", "d/val/cat/3.png": b"3"}
-    config = make_config(name="tar", root=str(write_tar(tmp_path / "all.tar", members)))
-    train, val = open_reader(config, "train"), open_reader(config, "validation")
-    assert (train.class_names, train.labels) == (["ant", "cat"], [0, 1])
-    assert (val.class_names, val.labels) == (["cat"], [0])
-    assert val[0][0].read() == b"3"
-
-
-def test_a_folder_of_class_tars_and_a_tar_of_tars(tmp_path, write_tar, make_config) -> None:
-    for name in ("bee", "ant"):
-        # equal member names: timm would leave their order to the file system
-        write_tar(tmp_path / "a" / "train" / f"{name}.tar", {"0.png": name.encode()})
-    parts = {f"{n}.tar": (tmp_path / "a/train" / f"{n}.tar").read_bytes() for n in ("bee", "ant")}
-    write_tar(tmp_path / "b" / "train.tar", parts)
-    for root in ("a", "b"):
-        reader = open_reader(make_config(name="tar", root=str(tmp_path / root)), "train")
-        assert [reader[i][0].read() for i in range(2)] == [b"ant", b"bee"]
-        assert reader.labels == [0, 1]
-        assert reader.class_names == ["ant", "bee"]
 
 
 def test_digits_split_is_fixed_stratified_and_disjoint(make_config) -> None:
@@ -265,12 +237,6 @@ def test_images_without_class_or_without_any_image(tmp_path: Path, make_config) 
     Image.new("L", (2, 2)).save(tmp_path / "train" / "a.png")
     with pytest.raises(ValueError, match=r"directly in .*train .*sub-folder per class"):
         open_reader(config, "train")
-
-
-def test_a_single_tar_without_the_split_is_refused(tmp_path, write_tar, make_config) -> None:
-    path = write_tar(tmp_path / "all.tar", {"cat/1.png": b"1"})
-    with pytest.raises(FileNotFoundError, match=r"one tar without a folder 'train'"):
-        open_reader(make_config(name="tar", root=str(path)), "train")
 
 
 def test_folders_and_metrics_list_the_same_images(folder: Path, make_config) -> None:

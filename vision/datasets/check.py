@@ -12,7 +12,6 @@ from vision.datasets.splits import (
     find_folder,
     find_latents,
     find_shards,
-    find_tar,
     no_split,
 )
 from vision.errors import nearest
@@ -30,7 +29,7 @@ TORCH_NAMES = (
     "image_folder",
 )
 _NAMES = (
-    *("digits", "folder", "tar", "wds", "latents", "hfds/NAME", "hfids/NAME"),
+    *("digits", "folder", "wds", "latents", "hfds/NAME", "hfids/NAME"),
     *(f"torch/{name}" for name in TORCH_NAMES),
 )
 _HUGGING_FACE = ("hfds", "hfids")  # loaded as a whole, and streamed
@@ -50,7 +49,6 @@ def check_data(config: DataConfig) -> None:
     finders = {
         "folder": find_folder,
         "torch/image_folder": find_folder,
-        "tar": find_tar,
         "wds": find_shards,
         "latents": find_latents,
     }
@@ -133,8 +131,7 @@ def _check_root(config: DataConfig) -> None:
             f"data.root = {config.root!r}: no such file or folder, expected {config.name} there; "
             f"correct data.root, or {hint}"
         )
-    if root.is_file() and not (config.name == "tar" and root.suffix == ".tar"):
+    if root.is_file():
         raise ValueError(
-            f"data.root = {config.root!r}: a file, expected a folder"
-            f"{' or a .tar' if config.name == 'tar' else ''} for data.name = {config.name}"
+            f"data.root = {config.root!r}: a file, expected a folder for data.name = {config.name}"
         )

@@ -15,9 +15,9 @@ from vision.datasets.digits import DigitsReader
 from vision.datasets.hugging_face import HuggingFaceReader
 from vision.datasets.image_files import DECODE_ERRORS, Mode, decode, list_images
 from vision.datasets.latents import LatentReader
-from vision.datasets.splits import canonical, find_folder, find_shards, find_tar
+from vision.datasets.splits import canonical, find_folder, find_shards
 from vision.datasets.stream import HuggingFaceStream
-from vision.datasets.tars import ClassTarReader, WebDatasetReader
+from vision.datasets.webdataset import WebDatasetReader
 from vision.errors import CorruptImageError
 
 
@@ -58,8 +58,6 @@ def open_reader(config: DataConfig, split: str) -> Reader:
         return DigitsReader(split)
     if kind == "folder":
         return FolderReader(find_folder(config, split))
-    if kind == "tar":
-        return ClassTarReader(find_tar(config, split), split)
     if kind == "wds":
         return WebDatasetReader(find_shards(config, split))
     if kind == "latents":

@@ -60,41 +60,23 @@ def find_folder(config: DataConfig, split: str) -> Path:
     for name in synonyms(split):
         if (root / name).is_dir():
             return root / name
-    found = sorted(path.name for path in root.iterdir() if path.is_dir())
+    found = [path.name for path in root.iterdir() if path.is_dir()]
     expected = f"a folder {' or '.join(synonyms(split))} with one sub-folder per class"
-    raise FileNotFoundError(no_split(config, split, found, expected))
-
-
-def find_tar(config: DataConfig, split: str) -> Path:
-    """`root` if that is a .tar, else root/SPLIT.tar or a folder root/SPLIT of tar files."""
-    root = _root(config)
-    if root.is_file():
-        return root
-    for name in synonyms(split):
-        if (root / f"{name}.tar").is_file():
-            return root / f"{name}.tar"
-        if any((root / name).glob("*.tar")):
-            return root / name
-    found = sorted(path.name for path in root.iterdir() if path.is_dir() or path.suffix == ".tar")
-    expected = f"{split}.tar or a folder {split} with one tar per class"
-    raise FileNotFoundError(no_split(config, split, found, expected))
+    raise FileNotFoundError(no_split(config, split, sorted(found), expected))
 
 
 def find_shards(config: DataConfig, split: str) -> list[Path]:
     """WebDataset shards: root/SPLIT/*.tar, else root/*SPLIT-*.tar; sorted by name."""
     root = _root(config)
-    shards: list[Path] = []
     for name in synonyms(split):
         # "train" in train-0000.tar and imagenet1k-train-0000.tar, not in pretrain-0000.tar
         word = re.compile(rf"(^|[-_.]){re.escape(name)}[-_.]")
-        shards = sorted((root / name).glob("*.tar")) or sorted(
-            path for path in root.glob("*.tar") if word.search(path.name)
-        )
-        if shards:
+        named = [path for path in root.glob("*.tar") if word.search(path.name)]
+        if shards := sorted((root / name).glob("*.tar")) or sorted(named):
             return shards
-    found = sorted(path.name for path in root.iterdir() if path.is_dir() or path.suffix == ".tar")
+    found = [path.name for path in root.iterdir() if path.is_dir() or path.suffix == ".tar"]
     expected = f"shards {split}/*.tar or {split}-*.tar"
-    raise FileNotFoundError(no_split(config, split, found, expected))
+    raise FileNotFoundError(no_split(config, split, sorted(found), expected))
 
 
 def find_latents(config: DataConfig, split: str) -> Path:
@@ -103,9 +85,9 @@ def find_latents(config: DataConfig, split: str) -> Path:
     for name in synonyms(split):
         if (root / name / "index.json").is_file():
             return root / name
-    found = sorted(path.parent.name for path in root.glob("*/index.json"))
+    found = [path.parent.name for path in root.glob("*/index.json")]
     expected = f"{split}/index.json, which tools/encode_latents.py writes"
-    raise FileNotFoundError(no_split(config, split, found, expected))
+    raise FileNotFoundError(no_split(config, split, sorted(found), expected))
 
 
 def _root(config: DataConfig) -> Path:

@@ -30,7 +30,7 @@ _KNOWN = {
 def training_set(config: DataConfig, images: int | None = None) -> Known:
     """What `config` trains on; `images` (of the whole split) where the data set is not known.
 
-    Folders, tars and shards of 1,000 classes, and latents that do not say, are taken for
+    Folders and shards of 1,000 classes, and latents that do not say, are taken for
     ImageNet-1k. Raises ValueError for others without `images`.
     """
     found = _KNOWN.get(config.name)

@@ -155,5 +155,5 @@ def test_a_large_index_is_kept_until_a_shard_changes(
 def test_a_reader_holds_arrays_and_no_object_per_image(root: Path, make_config) -> None:
     reader = open_reader(make_config(name="wds", root=str(root)), "train")
     held = {key: value for key, value in vars(reader).items() if isinstance(value, list)}
-    assert {key: len(value) for key, value in held.items()} == {"tars": 3, "labels": 36}
+    assert {key: len(value) for key, value in held.items()} == {"shards": 3, "labels": 36}
     assert sum(array.nbytes for array in reader._index.values()) / 36 < 50  # bytes per image
