@@ -12,17 +12,17 @@ from torch import Tensor, nn
 class Norm(nn.Module):
     """Base class: a subclass holds its parameters and implements `normalize`.
 
-    The input has any number of axes; the one normalized, of size `dim`, is the last, or axis 1
+    The input has any number of axes; the normalized one, of size `dim`, is the last, or axis 1
     with `channels_first`. The output has the input's shape and dtype. Computation is in float32
-    for float16 and bfloat16 input, whatever autocast says, and in the input's dtype otherwise;
-    parameters may have another dtype than the input and are cast to that of the computation.
+    for float16 and bfloat16 input, under autocast too, and in the input's dtype otherwise.
+    Parameters may have another dtype than the input; they are cast to that of the computation.
 
     Channels-first norms that work row by row return channels_last strides for contiguous 4-D
     input; elementwise ones keep the input's strides.
 
     Attributes:
-        decayed: Names of this class's parameters that take weight decay; none by default, as
-            recipes leave norms out of it.
+        decayed: Names of the parameters that take weight decay; none by default, because training
+            recipes exclude norms from it.
 
     Args:
         dim: Number of channels, at least 1.
@@ -50,25 +50,25 @@ class Norm(nn.Module):
     def normalize_promoted(self, x: Tensor) -> Tensor:
         """Maps channels-last `x` of any dtype to the same shape and dtype.
 
-        A norm with a fused kernel, which promotes half precision while it reads, overrides this.
+        A norm whose fused kernel promotes half precision by itself overrides this.
         """
         return self.normalize(x.to(torch.promote_types(x.dtype, torch.float32))).to(x.dtype)
 
     def diagnose(self, x: Tensor) -> dict[str, Tensor]:
-        """Scalars that tell what this norm does to the input `x` of `forward`; none by default.
+        """Scalars that show what this norm does to the input `x` of `forward`; none by default.
 
-        Used by `NormDiagnostics`, beside the sizes of input, output, parameters and gradients.
+        `NormDiagnostics` logs them beside the sizes of input, output, parameters and gradients.
         """
         return {}
 
     def reset_parameters(self) -> None:
-        """Sets all parameters to their start values."""
+        """Sets all parameters to their initial values."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalizes `x`, `[..., dim]` or with channels_first `[B, dim, ...]`.
+        """Normalizes `x`, `[..., dim]` or, with channels_first, `[B, dim, ...]`.
 
         Raises:
-            ValueError: the axis is missing or has another size than `dim`.
+            ValueError: the axis is missing or its size is not `dim`.
         """
         axis = 1 if self.channels_first else -1
         if x.ndim < (2 if self.channels_first else 1) or x.shape[axis] != self.dim:
@@ -83,7 +83,7 @@ class Norm(nn.Module):
     def vector(
         self, size: int, device: torch.device | str | None, dtype: torch.dtype | None
     ) -> nn.Parameter:
-        """An uninitialised parameter `[size]`; `reset_parameters` fills it."""
+        """An uninitialized parameter `[size]`; `reset_parameters` fills it."""
         return nn.Parameter(torch.empty(size, device=device, dtype=dtype))
 
     def shown_options(self) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class Norm(nn.Module):
 
 
 def fill(parameters: Sequence[tuple[Tensor | None, float]]) -> None:
-    """Sets each parameter to one value; a parameter that the norm does not have is None."""
+    """Sets each parameter to one value; None stands for a parameter that the norm does not have."""
     for parameter, value in parameters:
         if parameter is not None:
             nn.init.constant_(parameter, value)
@@ -112,7 +112,7 @@ def cast(parameter: Tensor | None, x: Tensor) -> Tensor | None:
 
 
 def scale_and_shift(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    """w·y + b over the last axis, in y's dtype; a missing parameter leaves its part out."""
+    """w·y + b over the last axis, in y's dtype; without a parameter that is None."""
     if weight is not None:
         y = y * weight.to(y.dtype)
     if bias is not None:

@@ -13,10 +13,10 @@ from vision.norms.registry import registered_classes
 def decayed_parameters(model: nn.Module) -> set[str]:
     """Full names of the norm parameters that their classes list in `decayed`.
 
-    Names are those of `model.named_parameters()`; a shared parameter has its first one.
+    Names are those of `model.named_parameters()`, so a shared parameter has its first name.
 
     Raises:
-        ValueError: a class lists a name that its module does not have.
+        ValueError: a class lists a parameter that it does not have.
     """
     found: list[Tensor] = []
     for norm in _norms(model):

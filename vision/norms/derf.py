@@ -1,4 +1,4 @@
-"""Dynamic erf (2025, https://arxiv.org/abs/2512.10938, equation 10)."""
+"""Dynamic erf (Derf, 2025, https://arxiv.org/abs/2512.10938, equation 10)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from vision.norms.registry import register_norm
 class Derf(Norm):
     """y = w·erf(a·x + s) + b, elementwise, with two learned scalars a and s per layer.
 
-    The formula is the paper's; its start values of a and s are recalled, not checked: set
-    `alpha_init` and `shift_init` if they matter.
+    The formula is the paper's; initial values are those of the authors' code.
 
     Args:
         dim: Number of channels.
-        alpha_init: Start value of a, `alpha` `[1]`.
-        shift_init: Start value of s, `shift` `[1]`.
+        alpha_init: Initial value of a, `alpha` `[1]`.
+        shift_init: Initial value of s, `shift` `[1]`.
         affine: Learn `weight` `[dim]`, from 1, and `bias` `[dim]`, from 0; the scalars are always
             there.
         channels_first: Channels are on axis 1 instead of the last.
@@ -54,6 +53,6 @@ class Derf(Norm):
         return scale_and_shift(y, self.weight, self.bias)
 
     def diagnose(self, x: Tensor) -> dict[str, Tensor]:
-        """Share of the activations whose erf is beyond 0.99."""
+        """Fraction of the activations whose erf is beyond ±0.99."""
         y = torch.erf(self.alpha * x + self.shift)
         return {"saturated": (y.abs() > 0.99).float().mean()}

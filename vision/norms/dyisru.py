@@ -1,4 +1,4 @@
-"""Dynamic inverse square root unit (2025, https://arxiv.org/abs/2503.21708)."""
+"""Dynamic inverse square root unit (DyISRU, 2025, https://arxiv.org/abs/2503.21708)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from vision.norms.registry import register_norm
 class DyISRU(Norm):
     """y = w·x/sqrt(x² + C) + b, elementwise, with one learned scalar C > 0 per layer.
 
-    C = c², and c is what is learned, so C cannot turn negative. The formula is recalled from the
-    paper, not checked against it; the parametrisation by c and its start value 2, which gives the
-    slope 0.5 at 0 that DyT starts with, are ours.
+    C = c², and c is learned, so C cannot turn negative. The formula is written from memory of the
+    paper, not checked against it. Learning c is our choice, and so is its initial value 2, which
+    gives the slope 0.5 at 0 that DyT starts with.
 
     Args:
         dim: Number of channels.
-        c_init: Start value of c, `c` `[1]`; not 0.
+        c_init: Initial value of c, `c` `[1]`; not 0.
         affine: Learn `weight` `[dim]`, from 1, and `bias` `[dim]`, from 0; `c` is always there.
         channels_first: Channels are on axis 1 instead of the last.
 

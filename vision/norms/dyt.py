@@ -13,11 +13,11 @@ from vision.norms.registry import register_norm
 class DyT(Norm):
     """y = w·tanh(a·x) + b, elementwise, with one learned scalar a per layer.
 
-    Start values are those of the authors' code.
+    Initial values are those of the authors' code.
 
     Args:
         dim: Number of channels.
-        alpha_init: Start value of a, `alpha` `[1]`.
+        alpha_init: Initial value of a, `alpha` `[1]`.
         affine: Learn `weight` `[dim]`, from 1, and `bias` `[dim]`, from 0; `alpha` is always there.
         channels_first: Channels are on axis 1 instead of the last.
     """
@@ -47,5 +47,5 @@ class DyT(Norm):
         return scale_and_shift(y, self.weight, self.bias)
 
     def diagnose(self, x: Tensor) -> dict[str, Tensor]:
-        """Share of the activations whose tanh is beyond 0.99."""
+        """Fraction of the activations whose tanh is beyond ±0.99."""
         return {"saturated": (torch.tanh(self.alpha * x).abs() > 0.99).float().mean()}

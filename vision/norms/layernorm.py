@@ -20,7 +20,7 @@ class LayerNorm(Norm):
 
     Args:
         dim: Number of channels.
-        eps: Added to the variance; 1e-6 as in timm's ViT, where `nn.LayerNorm` has 1e-5.
+        eps: Added to the variance; 1e-6 as in timm's ViT; the default of `nn.LayerNorm` is 1e-5.
         affine: Learn `weight` `[dim]`, from 1, and `bias` `[dim]`, from 0.
         channels_first: Normalize axis 1 instead of the last.
     """

@@ -45,7 +45,7 @@ def register_norm(name: str) -> Callable[[NormClass], NormClass]:
 
 
 def registered_classes() -> tuple[type[nn.Module], ...]:
-    """Classes registered so far; a module that exists had its class imported and is covered."""
+    """Classes registered so far, which include those of all norms that a model can hold."""
     return tuple(NORMS.registered.values())
 
 
@@ -82,7 +82,7 @@ def create_norm(name: str, dim: int, **options: Any) -> nn.Module:
             raise ValueError(f"norm {name!r} has no option {option!r}; {nearest(option, valid)}")
     norm = cls(dim, **options)
     if not hasattr(norm, "dim"):
-        # a class of a user's own may not keep it; conversion asks for it
+        # a user's class need not keep it, but `convert_norms` asks for it
         norm.dim = dim  # type: ignore[assignment]
     return norm
 
@@ -104,7 +104,7 @@ def load_norm_module(path_or_dotted_name: str) -> None:
         importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise  # the module is there; one that it needs is not
+            raise  # the module exists; one that it imports does not
         raise FileNotFoundError(
             f"no module {name!r} on the Python path; for a file give its path, ending in .py"
         ) from error
@@ -113,7 +113,7 @@ def load_norm_module(path_or_dotted_name: str) -> None:
 def _load_file(path: Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"no norm file {path}; give the path of an existing .py file")
-    # the whole path is in the name, so that two files called norms.py are two modules
+    # the name contains a hash of the whole path, so two files called norms.py are two modules
     name = f"norm_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return

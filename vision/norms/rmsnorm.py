@@ -14,8 +14,8 @@ from vision.norms.registry import register_norm
 def divide_by_rms(x: Tensor, eps: float) -> Tensor:
     """x/sqrt(mean(x²) + eps) over the last axis, in x's dtype.
 
-    A division, not `F.rms_norm`: the gradient of torch's composite form goes through the cube of
-    1/RMS, which underflows in float32 from |x| of 1e13 on and leaves the input gradient wrong.
+    A division, not `F.rms_norm`: the gradient of torch's composite form contains the cube of
+    1/RMS, which underflows in float32 from |x| = 1e13 on, and then the input gradient is wrong.
     """
     return x / (x.square().mean(-1, keepdim=True) + eps).sqrt()
 
@@ -25,11 +25,11 @@ class RMSNorm(Norm):
     """y = w·x/sqrt(mean(x²) + eps), with the mean per token.
 
     The parameter is named as in `nn.RMSNorm`, so state dicts go both ways. Squares are taken in
-    the dtype of the computation: float32 input beyond about 1e18 overflows them, as in torch.
+    the dtype of the computation: they overflow for float32 input beyond about 1e18, as in torch.
 
     Args:
         dim: Number of channels.
-        eps: Added to the mean square; 1e-6, where `nn.RMSNorm` has the machine epsilon.
+        eps: Added to the mean square; 1e-6; the default of `nn.RMSNorm` is the machine epsilon.
         affine: Learn `weight` `[dim]`, from 1.
         channels_first: Normalize axis 1 instead of the last.
     """

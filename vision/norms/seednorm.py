@@ -25,18 +25,18 @@ def seednorm(
     dropout: float = 0.0,
     training: bool = False,
 ) -> Tensor:
-    """[tanh(x·β)·α + γ] ⊙ x/RMS(x): the formula that every faster form is tested against.
+    """[tanh(x·β)·α + γ] ⊙ x/RMS(x): the formula that every kernel is tested against.
 
     Args:
         x: `[..., D]`, float32 or float64.
         alpha: `[D]`, x's dtype.
         beta: `[D]`, x's dtype.
         gamma: `[D]`, x's dtype; None stands for ones.
-        num_heads: Parts of equal size into which x, β and α are cut; each part has a tanh value
-            of its own. The mean square runs over all of D.
+        num_heads: Number of equal parts of x, β and α, each with a tanh value of its own. The mean
+            square runs over all of D.
         eps: Added to the mean square.
-        dropout: Probability to set a tanh value to 0 while training.
-        training: Whether dropout acts.
+        dropout: Probability to set a tanh value to 0 in training.
+        training: Whether dropout is applied.
 
     Returns:
         `[..., D]`, x's dtype.
@@ -54,28 +54,28 @@ def seednorm(
 class SeeDNorm(Norm):
     """y = [tanh(x·β)·α + γ] ⊙ x/RMS(x): RMSNorm whose scale depends on the token's own size.
 
-    With β = 0 it starts as RMSNorm. β's gradient is proportional to α and α's to tanh(x·β), so
-    the two wake up together. The scale stays within γ ± |α|. The formula is the paper's; start
-    values, the decay rule (α and β decay, γ does not) and the details of the multi-head form are
-    recalled, not checked.
+    β starts at 0, so the norm starts as RMSNorm. The gradient of β is proportional to α, which
+    must therefore not start at 0 too. The scale stays within γ ± |α|. The formula is the paper's;
+    initial values, the decay rule (α and β decay, γ does not) and the details of the
+    multi-head form come from summaries of the paper, as no official code is public.
 
     Args:
         dim: Number of channels.
         num_heads: Heads of the multi-head form, which the paper proposes for stability; must
             divide `dim`. Parameters have shape `[dim]` for any number.
-        alpha_init: Start value of `alpha` `[dim]`; not 0. `beta` `[dim]` starts at 0.
+        alpha_init: Initial value of `alpha` `[dim]`; not 0. `beta` `[dim]` starts at 0.
         eps: Added to the mean square.
-        dropout: Probability to drop a token's (head's) dynamic coefficient while training.
+        dropout: Probability to set a tanh value (of one token and head) to 0 in training.
         affine: Learn `gamma` `[dim]`, from 1; otherwise it is 1. `alpha` and `beta`, the dynamic
             part, are always there.
         channels_first: Normalize axis 1 instead of the last.
-        backend: "triton" (GPU) or "compiled" (CPU) for the fused kernel, "eager" for the formula
-            above, "auto" to let device, dtype and shape decide; the environment variable
-            VISION_NORM_BACKEND overrides it. While training with dropout the formula computes.
+        backend: "triton" (GPU) or "compiled" (CPU) for the fused kernel, "eager" for `seednorm`,
+            "auto" to choose by device, dtype and shape. The environment variable
+            VISION_NORM_BACKEND overrides it. Training with dropout always takes `seednorm`.
 
     Raises:
-        ValueError: `num_heads` does not divide `dim`, an option is out of its range, or a backend
-            asked for is not available.
+        ValueError: `num_heads` does not divide `dim`, an option is out of its range, or the
+            backend is not available.
     """
 
     decayed = frozenset({"alpha", "beta"})
@@ -138,7 +138,7 @@ class SeeDNorm(Norm):
         return ops.seednorm(x, *p, self.num_heads, self.eps, backend=backend)
 
     def diagnose(self, x: Tensor) -> dict[str, Tensor]:
-        """Mean, spread and saturated share (beyond 0.99) of tanh(x·β), over tokens and heads."""
+        """Mean, standard deviation and saturated fraction (beyond ±0.99) of the tanh values."""
         x = x.movedim(1, -1) if self.channels_first else x
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         heads = (self.num_heads, self.dim // self.num_heads)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from vision.norms.kernels.triton_config import Config, backward_config, forward_config
+from vision.norms.kernels.triton_config import LaunchConfig, backward_config, forward_config
 
 triton = pytest.importorskip("triton")
 kernels = pytest.importorskip("vision.norms.kernels.seednorm_triton")
@@ -51,7 +51,9 @@ def compiled(kernel: Any, target: str, dtype: str, constants: dict[str, Any], wa
     return triton.compile(source, target=gpu, options={"num_warps": warps})
 
 
-def build(direction: str, target: str, dim: int, num_heads: int, dtype: str) -> tuple[Any, Config]:
+def build(
+    direction: str, target: str, dim: int, num_heads: int, dtype: str
+) -> tuple[Any, LaunchConfig]:
     """The kernel as a launch would compile it, and its launch configuration."""
     wave = 64 if target.startswith("gfx") else 32
     constants = {"HEADS": num_heads, "WIDTH": dim // num_heads, "HAS_GAMMA": True}

@@ -1,11 +1,11 @@
 // SeeDNorm on the CPU: y = [s α + γ] ⊙ x r with r = 1/RMS(x) and one s = tanh(x·βᵀ) per head.
 //
-// Built once per machine by cpu_build.py into a shared library with a plain C interface; libtorch
-// is not involved, so a build takes seconds. OpenMP calls stay undefined in the library and find
-// the runtime that torch has loaded: a second one would fight it for the cores.
+// cpu_build.py builds it once per machine into a shared library with a plain C interface, without
+// libtorch, so a build takes seconds. OpenMP symbols stay undefined in the library and resolve to
+// the runtime that torch has loaded: a second runtime would compete with it for the cores.
 //
-// Arithmetic is in float for half precision and float, in double for double. The loops over a row
-// run over memory that the first of them brought into the L1 cache.
+// Arithmetic is in float for half precision and float, in double for double. The first loop over a
+// row brings it into the L1 cache for the others.
 
 #include <sys/mman.h>
 
@@ -43,7 +43,7 @@ template <typename T, typename S> const S* open(const T* row, S* buffer, int64_t
   return buffer;
 }
 
-// Where to compute a row's result, and the step that brings it into the tensor.
+// Where to compute a row's result, and the step that writes it into the tensor.
 template <typename S> S* place(S* row, S*) { return row; }
 template <typename T, typename S> S* place(T*, S* buffer) { return buffer; }
 template <typename S> void close(const S*, S*, int64_t) {}
@@ -52,14 +52,14 @@ template <typename T, typename S> void close(const S* buffer, T* row, int64_t di
   for (int64_t i = 0; i < dim; ++i) narrow(buffer[i], row[i]);
 }
 
-// Elements that are worked on at a time: 32 bytes of them, 16, or one.
+// A SIMD vector of 32 or 16 bytes.
 template <typename S, int bytes> struct Vector {
   static constexpr int size = bytes / sizeof(S);
   typedef S type __attribute__((vector_size(bytes)));
   typedef S unaligned __attribute__((vector_size(bytes), aligned(sizeof(S)), may_alias));
   static type load(const S* from) { return *reinterpret_cast<const unaligned*>(from); }
   static void store(S* to, type value) { *reinterpret_cast<unaligned*>(to) = value; }
-  static S sum(type v) {  // halves onto halves: a chain of additions would be three times as long
+  static S sum(type v) {  // adds halves: adding one element at a time would take three times as long
     for (int half = size / 2; half > 0; half /= 2)
       for (int k = 0; k < half; ++k) v[k] += v[k + half];
     return v[0];
@@ -68,7 +68,7 @@ template <typename S, int bytes> struct Vector {
 template <typename S> S load_one(const S* from) { return *from; }
 template <typename S> void store_one(S* to, S value) { *to = value; }
 
-// work(load, store, i) for all i from begin to end, on as many elements at a time as there are.
+// work(load, store, i) for all i from begin to end: 32 bytes at a time, then 16, then one element.
 template <typename S, typename Work> void sweep(int64_t begin, int64_t end, const Work& work) {
   using V = Vector<S, 32>;
   using W = Vector<S, 16>;
@@ -78,8 +78,8 @@ template <typename S, typename Work> void sweep(int64_t begin, int64_t end, cons
   for (; i < end; ++i) work(load_one<S>, store_one<S>, i);
 }
 
-// A sum in vectors: several hide the latency of the additions, and adding up within a vector, the
-// slow part, happens once, in value(). The order depends on nothing but what was added.
+// A sum in vectors: several of them hide the latency of additions, and the slow sum within a vector
+// is taken once, in value(). The order of additions depends on their number alone.
 template <typename S> struct Sum {
   using V = Vector<S, 32>;
   using W = Vector<S, 16>;
@@ -114,8 +114,8 @@ S dots(const Left& left, const S* b, const S* c, int64_t n, Sum<S>& first) {
   return second.value();
 }
 
-// tanh in place. The library's tanhf, called per head, would cost as much as the rest of a row;
-// this form vectorizes: tanh(v) = e/(e + 2), e = exp(2v) − 1 = 2ⁿ (exp(f) − 1) + 2ⁿ − 1, where
+// tanh in place. One call of the library's tanhf per head would cost as much as the rest of a row.
+// This form vectorizes: tanh(v) = e/(e + 2), e = exp(2v) − 1 = 2ⁿ (exp(f) − 1) + 2ⁿ − 1, where
 // f = 2v − n ln 2 is small enough for a short series. Relative error below 3e-7.
 inline void tanh_all(float* values, int64_t n) {
   constexpr float ln2_high = 0.693145752f, ln2_low = 1.42860677e-6f, inverse = 1.44269504f;
@@ -207,8 +207,8 @@ void backward_row(const S* __restrict x, const S* __restrict g, S* __restrict dx
 }
 
 // A result over 32 MiB is new memory (the allocator keeps no block that large), and its page faults
-// cost as much as the arithmetic. Asking for the pages of the next rows in one call is cheaper, and
-// they are in the cache when the rows are written. A hint: all works where it is not known.
+// cost as much as the arithmetic. One call for the pages of the next rows is cheaper, and they are
+// in the cache when the rows are written. Only a hint: systems without it work too.
 constexpr int64_t kBatch = 64;
 template <typename T> void populate(T* result, int64_t row, int64_t rows, int64_t dim) {
 #ifdef MADV_POPULATE_WRITE
@@ -238,9 +238,9 @@ void forward(const T* x, int64_t stride, T* y, S* rstd, S* s, const Parameters<S
   }
 }
 
-// `partial` is [chunks, 3, dim], `total` [3, dim]. A chunk is a fixed range of rows and its sums
-// have a place of their own, so the result does not depend on which thread takes it, nor on how
-// many there are. Threads take neighbouring rows: new pages are less in dispute than with dynamic.
+// `partial` is [chunks, 3, dim], `total` [3, dim]. A chunk is a fixed range of rows with sums of its
+// own, so the result depends neither on which thread takes it nor on the number of threads. A static
+// schedule gives a thread adjacent rows, so threads seldom touch the same new page.
 template <typename T, typename S>
 void backward(const T* x, int64_t x_stride, const T* dy, int64_t dy_stride, T* dx, const S* rstd,
               const S* s, const Parameters<S>& p, S* partial, S* total, int64_t rows,

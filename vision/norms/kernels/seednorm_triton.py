@@ -1,17 +1,18 @@
 """SeeDNorm in Triton, for CUDA and ROCm: one read and one write forward, two and one backward.
 
-A row of D channels is a tile [heads, width of a head], each side rounded up to a power of two and
-masked, so that the sum behind a head's tanh value is a sum over one axis. A program works on tiles
-of several rows, [R, H, W], where rows are short.
+A row of D channels is a tile [heads, width of a head], both sizes rounded up to powers of two and
+masked, so that the dot product of a head is a sum over one axis. A program works on tiles of
+several rows, [R, H, W], where rows are short.
 
-With u = x r, s = tanh(x·βᵀ) per head and c = s α + γ, the gradients are those of
-`vision.norms.seednorm`; dα, dβ, dγ are summed by a fixed number of programs, each in a row of its
-own of a small buffer, and then over the programs in a fixed order: no atomics, so a run repeated
-on the same device gives the same bits.
+With r = 1/RMS(x), u = x r, s = tanh(x·βᵀ) per head, c = s α + γ and g = dy, products elementwise:
+dx = r (g c − u mean(g c u)) + ds (1 − s²) β with ds = Σ_head g u α; dα = Σ s g u, dγ = Σ g u and
+dβ = Σ ds (1 − s²) x over rows. A fixed number of programs sum the last three, each in a row of its
+own of a small buffer, which are then added in a fixed order: there are no atomics, so a run
+repeated on the same device gives the same bits.
 """
 
 # mypy: disable-error-code="no-untyped-def"
-# (what Triton compiles is not Python: its arguments are pointers, scalars and constants)
+# (the arguments of what Triton compiles are pointers, scalars and constants)
 from __future__ import annotations
 
 from typing import Any
@@ -21,7 +22,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vision.norms.kernels.triton_config import Config, backward_config, forward_config
+from vision.norms.kernels.triton_config import LaunchConfig, backward_config, forward_config
 
 _WIDE = {torch.float64: tl.float64}  # precision of the arithmetic; float32 for all others
 _WAVE = 64 if torch.version.hip else 32
@@ -29,7 +30,7 @@ _WAVE = 64 if torch.version.hip else 32
 
 @triton.jit
 def _tanh(v):
-    """tanh with a small relative error everywhere: Padé's fraction near 0, exp elsewhere."""
+    """tanh with a small relative error everywhere: a Padé approximant near 0, exp elsewhere."""
     q = v * v
     above = (((q + 990) * q + 135135) * q + 4729725) * q + 34459425
     below = (((45 * q + 13860) * q + 945945) * q + 16216200) * q + 34459425
@@ -40,7 +41,7 @@ def _tanh(v):
 
 @triton.jit
 def _tile(HEADS: tl.constexpr, WIDTH: tl.constexpr, H: tl.constexpr, W: tl.constexpr):
-    """Channel numbers of a row's tile, [1, H, W], and which of them exist."""
+    """Channel indices of a row's tile, [1, H, W], and which of them exist."""
     head, inner = tl.arange(0, H)[None, :, None], tl.arange(0, W)[None, None, :]
     return head * WIDTH + inner, (head < HEADS) & (inner < WIDTH)
 
@@ -236,7 +237,9 @@ def backward(
     return dx, partial.sum(0)
 
 
-def _constants(x: Tensor, num_heads: int, gamma: Tensor | None, config: Config) -> dict[str, Any]:
+def _constants(
+    x: Tensor, num_heads: int, gamma: Tensor | None, config: LaunchConfig
+) -> dict[str, Any]:
     width = x.shape[1] // num_heads
     return {
         "HEADS": num_heads,

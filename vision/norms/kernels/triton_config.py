@@ -8,17 +8,17 @@ from functools import cache
 import torch
 
 MAX_DIM = 32768  # a longer row would not fit the registers of one program
-_PROGRAMS_ELSEWHERE = 4  # under Triton's interpreter, where nothing runs side by side
+_PROGRAMS_ELSEWHERE = 4  # under Triton's interpreter, where programs run one after another
 
 
 @dataclass(frozen=True)
-class Config:
+class LaunchConfig:
     """How a kernel is launched.
 
     Attributes:
         rows: Rows that a program works on at a time, a power of two.
         warps: Warps of a program.
-        programs: Largest number of programs of a backward; each sums its share of the gradients.
+        programs: Largest number of programs of a backward; each sums a part of the gradients.
         prefetch: Whether a backward reads the next rows while it works on these.
         in_registers: Whether a backward keeps its sums there.
     """
@@ -35,7 +35,7 @@ def tile_size(dim: int, num_heads: int) -> int:
     return _power_of_2(num_heads) * _power_of_2(dim // num_heads)
 
 
-def forward_config(dim: int, num_heads: int, wave: int = 32) -> Config:
+def forward_config(dim: int, num_heads: int, wave: int = 32) -> LaunchConfig:
     """Eight elements per thread (two 128-bit loads of float32, one of bf16), 16 in long rows.
 
     Args:
@@ -46,21 +46,21 @@ def forward_config(dim: int, num_heads: int, wave: int = 32) -> Config:
     tile = tile_size(dim, num_heads)
     rows = max(1, 1024 // tile)
     threads = rows * tile // (8 if tile <= 2048 else 16)
-    return Config(rows, warps=min(1024, max(128, threads)) // wave)
+    return LaunchConfig(rows, warps=min(1024, max(128, threads)) // wave)
 
 
-def backward_config(dim: int, num_heads: int, device: torch.device, wave: int = 32) -> Config:
+def backward_config(dim: int, num_heads: int, device: torch.device, wave: int = 32) -> LaunchConfig:
     """Few enough elements per thread for three sums to stay in registers, while they can.
 
-    Up to 4096 channels nothing spills; longer rows work, at a lower speed.
+    Up to 4096 channels no register spills; longer rows are slower.
     """
     tile = tile_size(dim, num_heads)
     rows = max(1, 1024 // tile)
     threads = min(1024, max(128, rows * tile // 8))
-    # as many programs as run at once: their 110 to 170 registers per thread allow 512 threads, or
-    # 384 where a program works on several rows
+    # as many programs as fit at once: 110 to 170 registers per thread allow 512 threads, or 384
+    # where a program works on several rows
     resident = max(1, (512 if rows == 1 else 384) // threads)
-    return Config(
+    return LaunchConfig(
         rows,
         warps=threads // wave,
         programs=_processors(device) * resident,
