@@ -124,9 +124,9 @@ def test_resolvers_are_refused_on_the_command_line_and_in_comparisons(tmp_path: 
         ("name: ${name}", "name"),
         ("norm: ${norm}", "norm"),
         ("norm: {options: {a: '${norm.options}'}}", ""),
-        ("norm: {options: &a {b: *a}}", "alias within itself"),
-        ("norm: {options: &a [*a]}", "alias within itself"),
-        ("seed: 0x" + "f" * 8_000, "64 bits"),
+        ("norm: {options: &a {b: *a}}", "Circular reference"),
+        ("norm: {options: &a [*a]}", "Circular reference"),
+        ("seed: 0x" + "f" * 8_000, "not valid YAML"),
         ("seed: " + "9" * 10_000, "not valid YAML"),
         ("seed: !!int x", "not valid YAML"),
         ("name: 2020-99-99", "not valid YAML"),
@@ -136,7 +136,7 @@ def test_resolvers_are_refused_on_the_command_line_and_in_comparisons(tmp_path: 
         ("norm: {options: {a: 1, a: 2}}", "stands twice"),
         ("norm: {options: " + "[" * 600 + "]" * 600 + "}", "nested too deeply"),
         ("norm: {options: " + "{a: " * 100 + "1" + "}" * 100 + "}", "nested too deeply"),
-        ("name: " + "x" * 20_000, "a value of more than 10000 letters"),
+        ("name: " + "x" * 20_000, "expected the name of a folder"),
         ("3: 4", "unknown key '3'"),
         ("base: 3", "expected a file"),
         ("base: {a: 1}", "expected a file"),
@@ -145,7 +145,7 @@ def test_resolvers_are_refused_on_the_command_line_and_in_comparisons(tmp_path: 
         ("base: /dev/zero", "not a file"),
         ("base: " + "a" * 5000, " ... "),
         ("base: ..", "not a file"),
-        ("a" * (1 << 20) + ": 1", "larger than"),
+        ("a" * (1 << 20) + ": 1", "not valid YAML"),
     ],
 )
 def test_hostile_values_are_refused_in_one_line(tmp_path: Path, text: str, expected: str) -> None:
@@ -157,7 +157,7 @@ def test_aliases_that_multiply_are_refused_before_they_are_written_out(tmp_path:
     for i in range(1, 12):
         lines.append(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]")
     text = "norm:\n  options:\n" + "".join(f"    {line}\n" for line in lines)
-    assert "more than 20000 values" in refusal(tmp_path / "a.yaml", text)
+    assert "more than 10 aliases" in refusal(tmp_path / "a.yaml", text)
 
 
 def test_references_that_multiply_are_refused_before_they_are_written_out(tmp_path: Path) -> None:

@@ -77,6 +77,15 @@ def test_user_norm_module_is_found_beside_the_config_that_names_it(tmp_path: Pat
         ("trainer: {compile: maybe}", ["trainer.compile = 'maybe'", "true or false"]),
         ("data: {on_corrupt: skp}", ["data.on_corrupt = 'skp'", "did you mean 'skip'"]),
         ("optim: {betas: [a, b]}", ["optim.betas", "list of numbers"]),
+        ("seed: 1\noptim:\n  lr: 0", ["a.yaml:3: optim.lr = 0.0: expected more than 0"]),
+        ("optim: {lr: .nan}", ["a.yaml:1: optim.lr = nan: expected more than 0"]),
+        ("data:\n  std: [0.5, 0, 0.5]", ["a.yaml:2: data.std = [0.5, 0.0, 0.5]", "more than 0"]),
+        ("mix: {prob: 1.5}", ["a.yaml:1: mix.prob = 1.5: expected a number from 0 to 1"]),
+        ("optim: {betas: [0.9]}", ["optim.betas = [0.9]: expected 2 numbers"]),
+        ("norm: {name: seednrm}", ["norm.name = 'seednrm': no such norm", "mean 'seednorm'"]),
+        ("task: clasify", ["a.yaml:1: task = 'clasify': no such task", "mean 'classify'"]),
+        ("evaluation: {metrics: [fid, fdi]}", ["evaluation.metrics = ['fid', 'fdi']", "'fid'"]),
+        ("trainer: {strategy: fsdpp}", ["trainer.strategy = 'fsdpp': expected auto, ddp"]),
         ("model: 3", ["model = 3", "expected a section"]),
         ("norm: {options: 3}", ["norm.options = 3", "keys and values"]),
         ("seed: 1\nseed: 2", ["a.yaml", "stands twice"]),
@@ -90,6 +99,19 @@ def test_errors_name_file_key_value_and_choice(
     message = error_of([write(tmp_path / "a.yaml", text)], [])
     for part in expected:
         assert part in message
+
+
+def test_a_range_is_that_of_the_merged_value(tmp_path: Path) -> None:
+    base = write(tmp_path / "base.yaml", "optim: {lr: 0}\n")
+    file = write(tmp_path / "a.yaml", f"base: {base}\noptim: {{lr: 1}}\n")
+    assert load_config([file]).config.optim.lr == 1
+    assert error_of([file], ["optim.lr=-1"]).startswith("command line: optim.lr = -1.0")
+
+
+def test_names_of_a_module_of_ones_own_are_not_known_yet(tmp_path: Path) -> None:
+    write(tmp_path / "my_norms.py", "")
+    file = write(tmp_path / "a.yaml", "norm: {module: my_norms.py, name: mine}\n")
+    assert load_config([file]).config.norm.name == "mine"
 
 
 def test_missing_file_names_the_nearest() -> None:

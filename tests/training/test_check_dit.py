@@ -51,7 +51,7 @@ def test_the_recipe_restores_the_published_size(tmp_path: Path) -> None:
         ("mix.mixup=0.2", r"mix.mixup = 0.2: task dit has no use for it"),
         ("dit.vae=somewhere", r"dit.vae = 'somewhere': decodes latents"),
         ("dit.label_dropout=1", r"dit.label_dropout = 1.0: expected 0 or more, and less than 1"),
-        ("dit.sample_steps=0", r"dit.sample_steps = 0: expected a whole number from 1 to 1000"),
+        ("dit.sample_steps=0", r"dit.sample_steps = 0: expected a number from 1 to 1000"),
         ("data.name=latents", r"data.root = null"),
     ],
 )

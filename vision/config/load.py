@@ -20,8 +20,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vision.config.read import Source, read_files, read_override, reject_resolvers
 from vision.config.schema import Config
+from vision.config.setting import fault
 from vision.errors import ConfigError, nearest
 from vision.files import written
+from vision.registry import NORMS
 
 _MOST_REFERENCES = 10
 
@@ -36,7 +38,7 @@ class LoadedConfig:
     def locate(self, error: Exception) -> ConfigError:
         """`error` as a `ConfigError` that starts with the place of the first key it names."""
         keys = set(leaf_keys(Config))
-        for key in re.findall(r"[a-z_]+(?:\.[a-z_]+)+|\btask\b|\bname\b", str(error)):
+        for key in re.findall(r"\b[a-z_]+(?:\.[a-z_]+)+|\btask\b|\bname\b|\bseed\b", str(error)):
             if key in keys:
                 places = (source.place(key) for source in reversed(self.sources))
                 place = next(filter(None, places), None)  # None: the default of the schema
@@ -58,28 +60,22 @@ def load_config(
     """
     first = [*start, *read_files(files[:1])]
     later = [*read_files(files[1:]), *(read_override(text) for text in overrides)]
-    sources = [*first, *later]
-    merged = OmegaConf.structured(Config)
-    for source in sources:
-        merged = _merge(merged, source)
-    loaded = LoadedConfig(Config(), tuple(sources))
-    if OmegaConf.to_yaml(merged).count("${") > _MOST_REFERENCES:
-        # references to references multiply what they refer to
-        raise ConfigError(f"config: more than {_MOST_REFERENCES} values ${{key}}; write some out")
+    loaded = LoadedConfig(Config(), (*first, *later))
     try:
-        OmegaConf.resolve(merged)
-        # two values may have become a resolver when they were put together
-        reject_resolvers("config", OmegaConf.to_container(merged, resolve=False), "")
-        config = typing.cast(Config, OmegaConf.to_object(merged))
-        if files and not any("name" in source.tree for source in sources):
-            stem, norm = Path(files[0]).stem, config.norm.name
-            laid_over = any("name" in (source.tree.get("norm") or {}) for source in later)
-            config.name = f"{stem}_{norm}" if laid_over and not stem.endswith(norm) else stem
+        config = _merge_all(loaded.sources)
     except OmegaConfBaseException as error:
         reason = (str(error).splitlines() or [""])[0]
         raise loaded.locate(ValueError(f"{error.full_key or 'config'}: {reason}")) from None
-    except RecursionError:
-        raise ConfigError("config: a value refers to itself by ${...}; write it out") from None
+    except (RecursionError, OverflowError) as error:
+        raise ConfigError(
+            f"config: a value is nested too deeply, refers to itself or is too large ({error})"
+        ) from None
+    if files and not any("name" in source.tree for source in loaded.sources):
+        stem, norm = Path(files[0]).stem, config.norm.name
+        laid_over = any("name" in (source.tree.get("norm") or {}) for source in later)
+        config.name = f"{stem}_{norm}" if laid_over and not stem.endswith(norm) else stem
+    for wrong in _out_of_range(config, own_norms=config.norm.module is not None):
+        raise loaded.locate(ValueError(wrong))
     return dataclasses.replace(loaded, config=config)
 
 
@@ -100,6 +96,31 @@ def leaf_keys(cls: type, prefix: str = "") -> Iterator[str]:
         yield prefix + name
         if dataclasses.is_dataclass(kind):
             yield from leaf_keys(typing.cast(type, kind), f"{prefix}{name}.")
+
+
+def _merge_all(sources: Sequence[Source]) -> Config:
+    merged = OmegaConf.structured(Config)
+    for source in sources:
+        merged = _merge(merged, source)
+    if OmegaConf.to_yaml(merged).count("${") > _MOST_REFERENCES:
+        # references to references multiply what they refer to
+        raise ConfigError(f"config: more than {_MOST_REFERENCES} values ${{key}}; write some out")
+    OmegaConf.resolve(merged)
+    return typing.cast(Config, OmegaConf.to_object(merged))
+
+
+def _out_of_range(part: Any, own_norms: bool, prefix: str = "") -> Iterator[str]:
+    """What is wrong with values of a section; names of norms are left out where a module of the
+    user's has others."""
+    for field in dataclasses.fields(part):
+        key, value = f"{prefix}{field.name}", getattr(part, field.name)
+        limits = field.metadata.get("limits", {})
+        if dataclasses.is_dataclass(value):
+            yield from _out_of_range(value, own_norms, f"{key}.")
+        elif not (own_norms and limits.get("among") is NORMS):
+            wrong = fault(limits, value)
+            if wrong is not None:
+                yield f"{key} = {value!r}: {wrong}"
 
 
 def _merge(config: DictConfig, source: Source) -> DictConfig:

@@ -1,12 +1,13 @@
 """YAML files and `key=value` overrides as trees that know their lines. Imports no torch.
 
-What is read may be a stranger's: nothing in it runs, and whatever is wrong with it, its size and
-depth included, becomes a `ConfigError` of one line.
+What is read may be a stranger's: nothing in it runs, and whatever is wrong with it becomes a
+`ConfigError` of one line.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -19,13 +20,8 @@ import yaml
 from vision.errors import ConfigError
 
 COMMAND_LINE = "command line"
-
-
 _MOST_FILES = 100  # that a config may be built on
-_MOST_NODES = 20_000  # of a YAML file, its aliases written out
-_MOST_DEPTH = 30  # of values within values
-_MOST_VALUE = 10_000  # letters of one value
-_MOST_BYTES = 1 << 20  # of a YAML file
+_MOST_ALIASES = 10  # of a YAML file: aliases of aliases multiply what they stand for
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,9 @@ def _read_file(path: Path, above: tuple[Path, ...]) -> Iterator[Source]:
         here = path.resolve()
         if here in above:
             raise ConfigError(f"{path}: its base files lead back to itself; remove one `base:`")
-        text = _read_text(path)
+        if path.exists() and not path.is_file():  # a device or a pipe might never end
+            raise OSError("not a file")
+        text = path.read_text(encoding="utf-8")
     except (OSError, RuntimeError, UnicodeDecodeError) as error:
         raise ConfigError(_unreadable(path, error)) from None
     tree, lines = _parse(text, str(path))
@@ -75,8 +73,6 @@ def _read_file(path: Path, above: tuple[Path, ...]) -> Iterator[Source]:
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(_is_path(base) for base in bases):
         raise ConfigError(f"{path}: base = {bases!r}: expected a file, or a list of files")
-    if bases and len(above) >= _MOST_FILES:
-        raise ConfigError(f"{path}: base files {_MOST_FILES} deep; use fewer")
     for base in bases:
         yield from _read_file(Path(os.path.normpath(path.parent / base)), (*above, here))
     module = tree["norm"].get("module") if isinstance(tree.get("norm"), dict) else None
@@ -95,29 +91,16 @@ def _is_path(value: object) -> bool:
     return isinstance(value, str) and "\0" not in value
 
 
-def _read_text(path: Path) -> str:
-    """A regular file's content: a device or a pipe might never end. Raises OSError."""
-    with open(path if path.is_file() or not path.exists() else os.devnull, "rb") as file:
-        if not path.is_file():
-            raise OSError("not a file")
-        content = file.read(_MOST_BYTES + 1)
-    if len(content) > _MOST_BYTES:
-        raise OSError(f"larger than {_MOST_BYTES} bytes")
-    return content.decode("utf-8")
-
-
 def _parse(text: str, label: str) -> tuple[Any, dict[str, int]]:
     """The value of YAML `text`, and the line of each of its keys. Raises ConfigError."""
     try:
-        node = yaml.compose(text, Loader=_YamlLoader)
+        loader = _YamlLoader(text)
+        node = loader.get_single_node()
         if node is None:
             return None, {}
-        size, depth = _measure(node, {})
-        if size > _MOST_NODES:
-            raise yaml.YAMLError(f"more than {_MOST_NODES} values, or an alias within itself")
-        if depth > _MOST_DEPTH:
-            raise yaml.YAMLError("nested too deeply")
-        return _construct(node), dict(_key_lines(node))
+        value = loader.construct_document(node)
+        json.dumps(value, default=str)  # not of a value within itself, or of a million digits
+        return value, dict(_key_lines(node))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{label}:{mark.line + 1}" if mark and label != COMMAND_LINE else label
@@ -130,35 +113,10 @@ def _parse(text: str, label: str) -> tuple[Any, dict[str, int]]:
         raise ConfigError(f"{label}: not valid YAML: a value that is none ({error})") from None
 
 
-def _construct(node: yaml.Node) -> Any:
-    loader = _YamlLoader("")
-    try:
-        return loader.construct_document(node)
-    finally:
-        loader.dispose()
-
-
-def _measure(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
-    """Values in `node` if its aliases were written out (too many for one that holds itself), and
-    how deep they are nested. Raises YAMLError for a text without end."""
-    if id(node) in known:
-        return known[id(node)]
-    known[id(node)] = (_MOST_NODES + 1, 1)  # until it is known: met again, it is within itself
-    parts: list[yaml.Node] = []
-    if isinstance(node, yaml.SequenceNode):
-        parts = node.value
-    elif isinstance(node, yaml.MappingNode):
-        parts = [part for pair in node.value for part in pair]
-    elif len(node.value) > _MOST_VALUE:
-        raise yaml.YAMLError(f"a value of more than {_MOST_VALUE} letters")
-    sizes = [_measure(part, known) for part in parts]
-    total = 1 + sum(size for size, _ in sizes)
-    known[id(node)] = (total, 1 + max((depth for _, depth in sizes), default=0))
-    return known[id(node)]
-
-
 class _YamlLoader(yaml.SafeLoader):
     """Safe YAML, with 1e-4 read as a number (YAML 1.1 wants 1.0e-4) and no key given twice."""
+
+    aliases = 0
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names: set[str] = set()
@@ -171,17 +129,12 @@ class _YamlLoader(yaml.SafeLoader):
             names.add(name)
         return super().construct_mapping(node, deep)
 
-    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        """A number that other programs can hold: Python's may have a million digits."""
-        number = super().construct_yaml_int(node)
-        if abs(number) >= 1 << 63:
-            raise yaml.constructor.ConstructorError(
-                None, None, "a whole number of more than 64 bits", node.start_mark
-            )
-        return number
-
-
-_YamlLoader.add_constructor("tag:yaml.org,2002:int", _YamlLoader.construct_yaml_int)
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """A value, written out or an alias; there may be few of these."""
+        self.aliases += self.check_event(yaml.AliasEvent)
+        if self.aliases > _MOST_ALIASES:
+            raise yaml.YAMLError(f"more than {_MOST_ALIASES} aliases; write some out")
+        return super().compose_node(parent, index)
 
 
 _YamlLoader.add_implicit_resolver(
@@ -207,34 +160,24 @@ def read_override(text: str) -> Source:
         tree, _ = _parse(value, COMMAND_LINE)
     except ConfigError:
         raise ConfigError(f"{COMMAND_LINE}: {key} = {value}: not a valid YAML value") from None
-    parts = key.split(".")
-    if len(parts) > _MOST_DEPTH:
-        raise ConfigError(f"{COMMAND_LINE}: '{text}': nested too deeply")
-    for part in reversed(parts):
+    for part in reversed(key.split(".")):
         tree = {part: tree}
     return Source(COMMAND_LINE, tree, {})
 
 
 def reject_resolvers(label: str, value: Any, key: str) -> None:
-    """Raise ConfigError for ${name:...}, which omegaconf would call."""
+    """Raise ConfigError for ${name:...}, which omegaconf would call, and for parts of one."""
     if isinstance(value, dict):
         for name, part in value.items():
             reject_resolvers(label, part, f"{key}.{name}" if key else str(name))
     elif isinstance(value, list):
         for part in value:
             reject_resolvers(label, part, key)
-    elif isinstance(value, str) and re.search(r"\$(\$|\Z)", value):
-        # put before a value that starts with {, it would make one
-        raise ConfigError(f"{label}: {key} = {value!r}: a $ only ever begins ${{key}}")
-    elif isinstance(value, str) and "${" in value:
-        depth = 0
-        for letter, after in zip(value, [*value[1:], ""], strict=True):
-            depth += (letter == "$" and after == "{") - (letter == "}" and depth > 0)
-            if letter == ":" and depth:
-                raise ConfigError(
-                    f"{label}: {key} = {value!r}: resolvers are not run; write the value itself, "
-                    "or give it on the command line, where the shell knows $VARIABLE"
-                )
+    elif isinstance(value, str) and "$" in re.sub(r"\$\{[\w.]+\}", "", value):
+        raise ConfigError(
+            f"{label}: {key} = {value!r}: a $ only ever begins ${{key}}, and resolvers are not "
+            "run; write the value itself, or give it where the shell knows $VARIABLE"
+        )
 
 
 def _unreadable(path: Path, error: Exception) -> str:

@@ -1,13 +1,17 @@
 """The configuration schema: one dataclass per part of a run. Imports no torch.
 
-Every field is typed, has a default, and is described by the comment behind it; the loader rejects
-unknown keys and wrong types against these classes, and `--print-config` shows the result.
+Every field is typed, has a default and often a range, and is described by the comment behind it.
+The loader rejects unknown keys, wrong types and values out of range; `--print-config` shows the
+result.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from vision.config.setting import setting
+from vision.registry import METRICS, NORMS, TASKS
 
 Sampler = Literal["ddpm", "ddim", "dpm++", "unipc"]
 Prediction = Literal["epsilon", "v_prediction"]
@@ -17,23 +21,23 @@ Prediction = Literal["epsilon", "v_prediction"]
 class NormConfig:
     """The normalization layer put everywhere the model has one (`vision.norms`)."""
 
-    name: str = "layernorm"  # a name from vision.norms.list_norms()
+    name: str = setting("layernorm", among=NORMS)  # or one that `module` registers
     options: dict[str, Any] = field(default_factory=dict)  # keyword options of that norm
     module: str | None = None  # Python file (or module) that registers norms of your own
 
 
 @dataclass
 class ModelConfig:
-    """A timm model, built from its name; None keeps what the name says."""
+    """A timm model, built from its name; null keeps what the name says."""
 
-    name: str = "vit_base_patch16_224"  # any name from timm.list_models()
-    patch_size: int | None = None  # pixels; ViTs only
-    embed_dim: int | None = None  # token width; ViTs only
-    depth: int | None = None  # number of blocks; ViTs only
-    num_heads: int | None = None  # attention heads, must divide the width; ViTs only
+    name: str = "vit_base_patch16_224"  # any name from timm.list_models(); task dit: dit_b_4, ...
+    patch_size: int | None = setting(None, more_than=0)  # pixels; ViTs only
+    embed_dim: int | None = setting(None, more_than=0)  # token width; ViTs only
+    depth: int | None = setting(None, more_than=0)  # number of blocks; ViTs only
+    num_heads: int | None = setting(None, more_than=0)  # attention heads, divide the width; ViTs
     global_pool: str | None = None  # "token", "avg", "map" (ViT); "avg" (ConvNeXt)
-    drop_rate: float = 0.0  # dropout before the classifier
-    drop_path_rate: float = 0.0  # stochastic depth, linear in depth
+    drop_rate: float = setting(0.0, at_least=0, less_than=1)  # dropout before the classifier
+    drop_path_rate: float = setting(0.0, at_least=0, less_than=1)  # stochastic depth, by depth
     init_from: str | None = None  # run directory, .ckpt, .safetensors or .pth to start from
     init_from_strict: bool = True  # false: norms that do not fit the file start fresh
     linear_probe: bool = False  # train only a head behind a batch norm, on a frozen encoder
@@ -43,14 +47,14 @@ class ModelConfig:
 class AugmentConfig:
     """Training transforms, by timm's names (timm.data.create_transform)."""
 
-    scale: list[float] = field(default_factory=lambda: [0.08, 1.0])  # area of the random crop
-    ratio: list[float] = field(default_factory=lambda: [0.75, 4 / 3])  # its aspect ratio
-    hflip: float = 0.5  # probability of a horizontal flip
+    scale: list[float] = setting([0.08, 1.0], length=2)  # area of the random crop
+    ratio: list[float] = setting([0.75, 4 / 3], length=2)  # its aspect ratio
+    hflip: float = setting(0.5, at_least=0, at_most=1)  # probability of a horizontal flip
     color_jitter: float = 0.0  # strength; ignored by timm when auto_augment is set
     auto_augment: str | None = None  # e.g. rand-m9-mstd0.5-inc1
-    re_prob: float = 0.0  # random erasing: probability
+    re_prob: float = setting(0.0, at_least=0, at_most=1)  # random erasing: probability
     re_mode: Literal["const", "rand", "pixel"] = "pixel"
-    re_count: int = 1
+    re_count: int = setting(1, more_than=0)
 
 
 @dataclass
@@ -62,19 +66,20 @@ class DataConfig:
     name: str = "digits"
     root: str | None = None  # folder, tar file or cache folder; digits needs none
     train_split: str = "train"
-    val_split: str = "validation"  # watched during training
-    test_split: str | None = None  # final figures; None: the validation split
+    val_split: str = "validation"  # evaluated during training
+    test_split: str | None = None  # evaluated at the end; null: the validation split
     download: bool = False  # let torchvision fetch the data set into root
-    train_fraction: float = 1.0  # share of each class's training images to use, chosen by the seed
-    img_size: int = 224  # pixels, square
-    in_chans: int = 3  # 1: grey, 3: RGB
-    num_classes: int | None = None  # None: as many as the data set declares
-    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
-    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
+    train_fraction: float = setting(1.0, more_than=0, at_most=1)  # of each class, by the seed
+    img_size: int = setting(224, more_than=0)  # pixels, square
+    in_chans: int = setting(3, more_than=0)  # 1: grey, 3: RGB
+    num_classes: int | None = setting(None, more_than=0)  # null: as the data set declares
+    mean: list[float] = setting([0.485, 0.456, 0.406])
+    std: list[float] = setting([0.229, 0.224, 0.225], more_than=0)
     interpolation: Literal["nearest", "bilinear", "bicubic", "random"] = "bicubic"
-    crop_pct: float = 0.875  # evaluation: share of the resized image that the centre crop keeps
+    # evaluation: the fraction of the resized image that the centre crop keeps
+    crop_pct: float = setting(0.875, more_than=0, at_most=1)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    num_workers: int = 4  # loader processes per device; no effect on results
+    num_workers: int = setting(4, at_least=0)  # loader processes per device; same results
     on_corrupt: Literal["stop", "skip"] = "stop"  # skip: another image takes its place, counted
 
 
@@ -82,11 +87,11 @@ class DataConfig:
 class MixConfig:
     """Mixup, CutMix and label smoothing (timm.data.Mixup)."""
 
-    mixup: float = 0.0  # alpha of mixup's beta distribution; 0: off
-    cutmix: float = 0.0  # alpha of CutMix's; 0: off
-    prob: float = 1.0  # probability that a batch is mixed
-    switch_prob: float = 0.5  # probability of CutMix where both are on
-    label_smoothing: float = 0.0
+    mixup: float = setting(0.0, at_least=0)  # alpha of mixup's beta distribution; 0: off
+    cutmix: float = setting(0.0, at_least=0)  # alpha of CutMix's; 0: off
+    prob: float = setting(1.0, at_least=0, at_most=1)  # probability that a batch is mixed
+    switch_prob: float = setting(0.5, at_least=0, at_most=1)  # of CutMix where both are on
+    label_smoothing: float = setting(0.0, at_least=0, less_than=1)
 
 
 @dataclass
@@ -94,25 +99,28 @@ class OptimConfig:
     """Optimizer and learning-rate schedule (timm.optim, timm.scheduler)."""
 
     opt: str = "adamw"  # a name from timm.optim.list_optimizers()
-    lr: float = 1e-3  # peak, for the batch size given; not scaled
-    base_lr: float | None = None  # given instead of lr: lr = base_lr x batch_size_total / 256
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    eps: float = 1e-8
+    lr: float = setting(1e-3, more_than=0)  # peak, for the batch size given; not scaled
+    # given instead of lr: lr = base_lr x batch_size_total / 256
+    base_lr: float | None = setting(None, more_than=0)
+    betas: list[float] = setting([0.9, 0.999], length=2)
+    eps: float = setting(1e-8, more_than=0)
     momentum: float = 0.9  # optimizers that have one (SGD, LARS)
-    weight_decay: float = 0.05  # weights and what a norm declares (SeeDNorm: alpha, beta)
-    layer_decay: float | None = None  # learning rate x this per layer towards the input
+    # of weights, and of what a norm declares (SeeDNorm: alpha, beta)
+    weight_decay: float = setting(0.05, at_least=0)
+    # learning rate x this per layer towards the input
+    layer_decay: float | None = setting(None, at_least=0, at_most=1)
     sched: Literal["cosine", "constant"] = "cosine"
-    warmup_epochs: float = 0.0  # linear from warmup_lr
-    warmup_lr: float = 1e-6
-    min_lr: float = 1e-6  # where the cosine ends
-    clip_grad: float | None = None  # largest gradient norm
+    warmup_epochs: float = setting(0.0, at_least=0)  # linear from warmup_lr
+    warmup_lr: float = setting(1e-6, at_least=0)
+    min_lr: float = setting(1e-6, at_least=0)  # where the cosine ends
+    clip_grad: float | None = setting(None, more_than=0)  # largest gradient norm
 
 
 @dataclass
 class EmaConfig:
     """Exponential moving average of the weights, evaluated beside them (timm ModelEmaV3)."""
 
-    decay: float | None = None  # None: off
+    decay: float | None = setting(None, at_least=0, less_than=1)  # null: off
     warmup: bool = False  # shorter average at the start of training
 
 
@@ -120,49 +128,60 @@ class EmaConfig:
 class MaeConfig:
     """Masked autoencoder pre-training (task mae)."""
 
-    mask_ratio: float = 0.75  # share of the patches that the encoder does not see
-    decoder_embed_dim: int = 512  # token width of the decoder
-    decoder_depth: int = 8  # number of its blocks
-    decoder_num_heads: int = 16  # its attention heads, must divide its width
-    decoder_norm: str | None = None  # its norm; None: the encoder's, with the encoder's options
+    # the fraction of the patches that the encoder does not see
+    mask_ratio: float = setting(0.75, at_least=0, less_than=1)
+    decoder_embed_dim: int = setting(512, more_than=0)  # token width of the decoder
+    decoder_depth: int = setting(8, more_than=0)  # number of its blocks
+    decoder_num_heads: int = setting(16, more_than=0)  # its attention heads, divide its width
+    # its norm; null: the encoder's, with the encoder's options
+    decoder_norm: str | None = setting(None, among=NORMS)
     decoder_norm_options: dict[str, Any] = field(default_factory=dict)  # of decoder_norm
     norm_pix_loss: bool = True  # predict each patch normalized by its own mean and deviation
-    pictures_every_n_epochs: int | None = 10  # reconstructions/*.png and TensorBoard; None: off
-    pictures: int = 8  # images in such a picture, the first of the validation split
-    knn_every_n_epochs: int | None = 10  # val/knn_top1 of the frozen encoder; None: off
-    knn_neighbors: int = 20  # training images that vote
+    # reconstructions/*.png and TensorBoard; null: off
+    pictures_every_n_epochs: int | None = setting(10, more_than=0)
+    pictures: int = setting(8, more_than=0)  # images in one, the first of the validation split
+    # val/knn_top1 of the frozen encoder; null: off
+    knn_every_n_epochs: int | None = setting(10, more_than=0)
+    knn_neighbors: int = setting(20, more_than=0)  # training images that vote
 
 
 @dataclass
 class DitConfig:
     """Class-conditional diffusion transformer (task dit)."""
 
-    label_dropout: float = 0.1  # share of labels replaced by the null class, for guidance
+    # the fraction of labels replaced by the null class, for guidance
+    label_dropout: float = setting(0.1, at_least=0, less_than=1)
     prediction: Prediction = "epsilon"  # what the model predicts
     learn_sigma: bool = True  # learn the variance too, by the variational bound
-    min_snr_gamma: float | None = None  # weigh the squared error by min(SNR, this); None: off
+    # weigh the squared error by min(SNR, this); null: off
+    min_snr_gamma: float | None = setting(None, more_than=0)
     zero_init: bool = True  # adaLN-Zero: blocks start as the identity
     gradient_checkpointing: bool = False  # less memory, a third more computation
-    vae: str | None = None  # AutoencoderKL that decodes latents: hub id or folder; None: pixels
-    sample_every_n_steps: int | None = None  # a grid from fixed noise, of the averaged weights
+    vae: str | None = None  # AutoencoderKL that decodes latents: hub id or folder; null: pixels
+    # a grid from fixed noise, of the averaged weights
+    sample_every_n_steps: int | None = setting(None, more_than=0)
     sample_sampler: Sampler = "dpm++"  # for that grid
-    sample_steps: int = 20
-    sample_guidance: float = 2.0
+    sample_steps: int = setting(20, at_least=1, at_most=1000)
+    sample_guidance: float = setting(2.0, at_least=0)
 
 
 @dataclass
 class EvaluationConfig:
     """Metrics of generated images while a generator trains (task dit)."""
 
-    extractor: str | None = None  # inception, dinov2, timm:NAME or run:PATH; None: no metrics
-    weights: str | None = None  # file of the extractor's weights; None: its cache, or fetched
+    extractor: str | None = setting(
+        None,
+        matches=r"inception|dinov2|(timm|run):.+",
+        expected="inception, dinov2, timm:NAME, run:PATH, or null for no metrics",
+    )
+    weights: str | None = None  # file of the extractor's weights; null: its cache, or fetched
     resize: Literal["legacy", "antialias"] = "legacy"  # to the extractor's size; legacy: TF's
-    metrics: list[str] = field(default_factory=lambda: ["fid"])  # see tools/fid.py --help
-    number: int = 10_000  # generated images; the real ones are the whole training split
-    every_n_steps: int | None = None  # None: only when training ends
-    batch_size: int = 64
+    metrics: list[str] = setting(["fid"], among=METRICS)
+    number: int = setting(10_000, more_than=0)  # generated images; real: the training split
+    every_n_steps: int | None = setting(None, more_than=0)  # null: only when training ends
+    batch_size: int = setting(64, more_than=0)
     sampler: Sampler = "ddpm"
-    num_inference_steps: int = 250
+    num_inference_steps: int = setting(250, more_than=0)
     guidance_scale: float = 1.0  # 1: none
 
 
@@ -170,21 +189,28 @@ class EvaluationConfig:
 class TrainerConfig:
     """The loop (Lightning's Trainer)."""
 
-    epochs: int = 300
-    batch_size_total: int = 128  # images per optimizer step, over all devices
-    batch_size_device: int | None = None  # largest batch in memory; the rest is accumulated
+    epochs: int = setting(300, more_than=0)
+    batch_size_total: int = setting(128, more_than=0)  # images per optimizer step, all devices
+    # largest batch in memory; the rest is accumulated
+    batch_size_device: int | None = setting(None, more_than=0)
     accelerator: str = "auto"
-    devices: int = 1
-    num_nodes: int = 1
-    strategy: str = "auto"  # auto, ddp (or another ddp_* of Lightning), fsdp: sharded weights
-    sharded_checkpoint: bool = False  # fsdp: a folder with a file per process instead of one file
+    devices: int = setting(1, more_than=0)
+    num_nodes: int = setting(1, more_than=0)
+    strategy: str = setting(  # fsdp: sharded weights
+        "auto",
+        matches=r"auto|fsdp|ddp.*",
+        expected="auto, ddp (or another ddp_* of Lightning) or fsdp",
+    )
+    sharded_checkpoint: bool = False  # fsdp: a folder with a file per rank instead of one file
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"] = "auto"
     compile: bool = False  # torch.compile the model
-    val_every_n_epochs: int = 1
-    log_every_n_steps: int = 10
-    diagnostics_every_n_steps: int | None = None  # diagnostics.csv of the norms; None: off
-    checkpoint_every_n_steps: int | None = None  # None: last.ckpt is written after each epoch
-    checkpoint_every_n_minutes: float | None = None  # the same by the clock
+    val_every_n_epochs: int = setting(1, more_than=0)
+    log_every_n_steps: int = setting(10, more_than=0)
+    # diagnostics.csv of the norms; null: off
+    diagnostics_every_n_steps: int | None = setting(None, more_than=0)
+    # null: last.ckpt is written after each epoch
+    checkpoint_every_n_steps: int | None = setting(None, more_than=0)
+    checkpoint_every_n_minutes: float | None = setting(None, more_than=0)  # the same by the clock
     progress_bar: bool = True
     # further loggers by class path, e.g. {class: pytorch_lightning.loggers.WandbLogger, project: x}
     loggers: list[dict[str, Any]] = field(default_factory=list)
@@ -194,10 +220,14 @@ class TrainerConfig:
 class Config:
     """A whole run. Its directory is `output_dir/name`."""
 
-    task: Literal["classify", "mae", "dit"] = "classify"
-    name: str = "run"
+    task: str = setting("classify", among=TASKS)
+    name: str = setting(
+        "run",
+        matches=r"(?!.*\.\.)[\w.+-][\w.+\-/]{0,254}",
+        expected="the name of a folder in output_dir, of letters, digits and ._+-",
+    )
     output_dir: str = "runs"
-    seed: int = 0
+    seed: int = setting(0, at_least=0, at_most=2**32 - 1)
     norm: NormConfig = field(default_factory=NormConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)

@@ -94,8 +94,6 @@ def _check_channels(config: DataConfig) -> None:
                 f"data.{key} = {values}: {len(values)} values for data.in_chans = "
                 f"{config.in_chans}; give one per channel"
             )
-    if not all(value > 0 for value in config.std):
-        raise ValueError(f"data.std = {config.std}: expected numbers above 0")
 
 
 def _check_ranges(config: DataConfig) -> None:

@@ -11,11 +11,6 @@ def check_devices(config: Config) -> None:
     """Raise ValueError for a strategy that is none, or that something else does not go with."""
     trainer = config.trainer
     if trainer.strategy != "fsdp":
-        if trainer.strategy != "auto" and not trainer.strategy.startswith("ddp"):
-            raise ValueError(
-                f"trainer.strategy = {trainer.strategy!r}: expected auto, ddp (or another ddp_* of "
-                "Lightning) or fsdp"
-            )
         if trainer.sharded_checkpoint:
             raise ValueError(
                 "trainer.sharded_checkpoint = true: only trainer.strategy=fsdp has parts to save; "
