@@ -49,11 +49,3 @@ def test_every_import_is_a_declared_dependency() -> None:
 
 def test_ci_runs_make_test() -> None:
     assert "\nmake test\n" in (ROOT / ".ci" / "run").read_text()
-
-
-def test_every_config_named_in_the_readme_exists() -> None:
-    text = (ROOT / "README.md").read_text() + (ROOT / "data" / "README.md").read_text()
-    named = set(re.findall(r"configs/[\w/]+\.yaml", text))
-    assert named
-    for name in named:
-        assert (ROOT / name).exists(), name

@@ -4,7 +4,7 @@
   python tools/compare.py configs/compare/digits.yaml
   python tools/compare.py configs/compare/digits.yaml --dry-run
   python tools/compare.py configs/compare/digits.yaml seeds=[0] name=quick --jobs 2
-  python tools/compare.py configs/compare/digits.yaml --sbatch "--gres=gpu:1" "--time=04:00:00"
+  python tools/compare.py configs/compare/digits.yaml --sbatch=--gres=gpu:1 --sbatch=--time=04:00:00
 
 Each cell is a run of tools/train.py in OUTPUT_DIR/NAME/TASK/NORM_seedSEED. A second call leaves
 finished and diverged cells alone, resumes interrupted ones and tries failed ones again.
@@ -34,7 +34,11 @@ def main() -> None:
         "--dry-run", action="store_true", help="measure a few steps of each, print, stop"
     )
     parser.add_argument(
-        "--sbatch", nargs="*", metavar="OPTION", help="write SLURM job arrays instead of running"
+        "--sbatch",
+        nargs="*",
+        action="extend",
+        metavar="OPTION",
+        help="write SLURM job arrays instead of running; --sbatch=OPTION for each of sbatch's",
     )
     arguments = parser.parse_intermixed_args()
 

@@ -74,7 +74,7 @@ def test_several_processes_make_the_images_of_one(
     run: Path, tool, environment: dict[str, str], tmp_path: Path, monkeypatch
 ) -> None:
     sample(run, tmp_path / "one")
-    arguments = ["--out", tmp_path / "two", "--n", 10, "--steps", 4, "--batch-size", 4]
+    arguments = ["--out", tmp_path / "two", "--number", 10, "--steps", 4, "--batch-size", 4]
     command = [sys.executable, "tools/sample.py", run, *arguments]
     env = {**environment, "RANK": "1", "WORLD_SIZE": "2"}
     second = subprocess.Popen(list(map(str, command)), cwd=ROOT, env=env)
@@ -125,7 +125,7 @@ def test_errors_of_the_tool_are_one_line(run: Path, trained: Path, tmp_path: Pat
     for options, message in (
         ({"classes": ["11"]}, "class 11: expected a number from 0 to 9"),
         ({"steps": 2000}, "num_inference_steps = 2000"),
-        ({"n": 0}, "--n 0"),
+        ({"n": 0}, "--number 0"),
     ):
         with pytest.raises(ValueError, match=message):
             sample(run, tmp_path, **options)

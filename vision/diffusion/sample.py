@@ -72,7 +72,7 @@ def sample_command(
     folder = Path(out)
     try:
         if min(n, batch_size) < 1:
-            raise ValueError(f"--n {n} --batch-size {batch_size}: expected 1 or more")
+            raise ValueError(f"--number {n} --batch-size {batch_size}: expected 1 or more")
         pipeline = load_pipeline(run, checkpoint, not no_ema, sampler)
         pipeline.to(choose_device())
         if bf16:

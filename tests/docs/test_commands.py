@@ -1,0 +1,108 @@
+"""Every command of the pages is taken by the tool that it names."""
+
+import ast
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from torch.distributed.run import get_args_parser
+
+ROOT = Path(__file__).parents[2]
+OTHERS = {"[", "pip", "python3", "scontrol", "source", "tar"}  # not ours
+
+
+def commands(code: str) -> Iterator[list[str]]:
+    """The words of each command in a shell block."""
+    for line in code.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        while words:
+            end = words.index("&&") if "&&" in words else len(words)
+            yield words[:end]
+            words = words[end + 1 :]
+
+
+def tool_call(words: list[str]) -> list[str]:
+    """`tools/NAME.py ARGUMENTS` of a command, however it is started; empty where it is not ours."""
+    while words and re.match(r"[A-Z_]+=", words[0]):
+        words = words[1:]
+    if words[0] == "srun":
+        words = [word for i, word in enumerate(words[1:]) if i or not word.startswith("-")]
+    if words[0] == "torchrun":
+        launch = get_args_parser().parse_args(words[1:])
+        return [launch.training_script, *launch.training_script_args]
+    if words[0] == "python" and words[1] == "-c":
+        ast.parse(words[2])
+        return []
+    if words[0] == "python":
+        return words[1:]
+    if words[0] == "make":
+        makefile = (ROOT / "Makefile").read_text()
+        assert all(re.search(rf"(?m)^{target}:", makefile) for target in words[1:]), words
+        return []
+    assert words[0] in OTHERS, f"a test of {words[0]} is missing: {words}"
+    return []
+
+
+@pytest.fixture(scope="module")
+def calls(pages: dict[str, str], blocks, home: Path) -> list[list[str]]:
+    """All calls of our tools in shell blocks, with paths that exist here."""
+    found = []
+    for text in pages.values():
+        for code, _ in blocks(text, "sh|bash"):
+            found += [call for words in commands(code) if (call := tool_call(words))]
+    assert len(found) > 40
+    return [[word.replace("/datasets", f"{home}/datasets") for word in call] for call in found]
+
+
+@pytest.fixture(scope="module")
+def answers(forked, home: Path, tmp_path_factory) -> Callable[..., list[tuple[int, str]]]:
+    """Exit code and output of calls, all in one process; `parse` only parses their arguments."""
+
+    def run(mode: str, calls: list[list[str]]) -> list[tuple[int, str]]:
+        file = tmp_path_factory.mktemp("calls") / "calls.json"
+        file.write_text(json.dumps(calls), encoding="utf-8")
+        return json.loads(forked("tests/docs/calls.py", mode, file, folder=home).stdout)
+
+    return run
+
+
+@pytest.mark.slow
+def test_every_tool_takes_its_arguments(calls: list[list[str]], answers) -> None:
+    for call, (code, output) in zip(calls, answers("parse", calls), strict=True):
+        assert code == 0, f"{call}: {output}"
+
+
+@pytest.mark.slow
+def test_every_configuration_passes_its_checks_and_every_named_run_has_one(
+    calls: list[list[str]], pages: dict[str, str], answers, home: Path
+) -> None:
+    trainings, runs = [], {"runs/NAME"}
+    for tool, *arguments in calls:
+        if tool == "tools/compare.py":
+            runs.add(f"runs/{Path(arguments[0]).stem}")
+        if tool == "tools/train.py":
+            if "--plan" in arguments:  # it looks at no data
+                arguments.append(f"data.root={home}/datasets/imagenet")
+            kept = [word for word in arguments if word not in ("--resume", "--plan")]
+            trainings.append([tool, *kept, "--print-config"])
+    for call, (code, output) in zip(trainings, answers("run", trainings), strict=True):
+        assert code == 0, f"{call}: {output}"
+        config = yaml.safe_load(output)
+        runs.add(f"{config['output_dir']}/{config['name']}")
+    named = {run for text in pages.values() for run in re.findall(r"\bruns/\w+", text)}
+    assert named <= runs
+
+
+@pytest.mark.slow
+def test_the_sessions_on_the_pages_print_what_they_show(
+    pages: dict[str, str], blocks, answers
+) -> None:
+    sessions = [code for text in pages.values() for code, _ in blocks(text, "console")]
+    assert len(sessions) >= 4
+    shown = [code.removeprefix("$ python ").partition("\n") for code in sessions]
+    outputs = answers("run", [shlex.split(command) for command, _, _ in shown])
+    assert outputs == [[2, output] for _, _, output in shown]
