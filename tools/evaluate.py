@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Judge a trained classifier: accuracy, loss, confusion matrix picture, throughput; or export it.
+"""Evaluate a classifier (accuracy, loss, calibration, confusion matrix, speed), or export it.
 
   python tools/evaluate.py runs/vit_b_seednorm
   python tools/evaluate.py runs/vit_b_seednorm configs/data/imagefolder.yaml data.root=my_digits
@@ -7,8 +7,8 @@
   python tools/evaluate.py vit_base_patch16_224 --weights vit_b.safetensors \\
       configs/data/imagenet.yaml data.root=/datasets/imagenet
 
-An overlay says where the images are; size, mean and std stay those of the training. The figures
-are printed and written, with confusion.png, beside the checkpoint (or to --output).
+An overlay says where the images are; size, mean and std stay those of training. Metrics are
+printed and written, with confusion.png, next to the checkpoint (or to --output).
 """
 
 import argparse
@@ -29,20 +29,22 @@ def main() -> None:
     parser.add_argument("data", nargs="*", metavar="OVERLAY.yaml|key=value")
     parser.add_argument("--weights", metavar="FILE", help="weights of a timm model")
     parser.add_argument("--checkpoint", choices=["last", "best"], default="last")
-    parser.add_argument("--ema", action="store_true", help="judge the averaged weights")
+    parser.add_argument("--ema", action="store_true", help="evaluate the averaged weights")
     parser.add_argument("--split", choices=["validation", "test"], default="test")
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="default 64")
-    parser.add_argument("--output", metavar="DIR", help="where figures and picture go")
-    parser.add_argument("--export", metavar="DIR", help="write timm/Hugging Face form and stop")
+    parser.add_argument("--output", metavar="DIR", help="where metrics and picture go")
+    parser.add_argument(
+        "--export", metavar="DIR", help="write it for timm and Hugging Face, and stop"
+    )
     parser.add_argument(
         "--corruptions", metavar="NAME,...", help="top-1 under common corruptions too; or: all"
     )
     arguments = parser.parse_intermixed_args()
     files, overrides = split_arguments(arguments.data)
 
-    from vision.evaluation.classifier import judge  # imports torch and timm: seconds
+    from vision.evaluation.evaluate import report_evaluation  # imports torch and timm: seconds
 
-    judge(
+    report_evaluation(
         files=files,
         overrides=overrides,
         **{k: v for k, v in vars(arguments).items() if k != "data"},

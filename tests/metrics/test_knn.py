@@ -18,10 +18,10 @@ def test_it_agrees_with_a_brute_force_search_of_scikit_learn() -> None:
     bank, labels = blobs(90, seed=0)
     queries, _ = blobs(1500, seed=1)  # more than are compared at a time
     unit = torch.nn.functional.normalize
-    judge = KNeighborsClassifier(
+    expected_by = KNeighborsClassifier(
         n_neighbors=7, weights=lambda distance: np.exp((1 - distance**2 / 2) / 0.07)
     ).fit(unit(bank, dim=1), labels)
-    expected = torch.from_numpy(judge.predict(unit(queries, dim=1)))
+    expected = torch.from_numpy(expected_by.predict(unit(queries, dim=1)))
     assert torch.equal(knn_predict(queries, bank, labels, 3, neighbors=7), expected)
 
 

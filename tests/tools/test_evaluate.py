@@ -14,17 +14,17 @@ from vision.checkpoints.export import load_exported
 from vision.evaluation.classifier import load_classifier
 
 
-def test_the_figures_of_a_run_are_found_again(tool, trained: Path) -> None:
+def test_the_metrics_of_a_run_are_found_again(tool, trained: Path) -> None:
     result = tool("evaluate", trained)
     summary = json.loads((trained / "summary.json").read_text())["metrics"]
-    figures = json.loads((trained / "evaluate_test.json").read_text())
-    assert figures["top1"] == summary["test/top1"]
-    assert figures["loss"] == pytest.approx(summary["test/loss"], rel=1e-5)
-    assert figures["images"] == 360
-    confusion = np.array(figures["confusion"])
+    metrics = json.loads((trained / "evaluate_test.json").read_text())
+    assert metrics["top1"] == summary["test/top1"]
+    assert metrics["loss"] == pytest.approx(summary["test/loss"], rel=1e-5)
+    assert metrics["images"] == 360
+    confusion = np.array(metrics["confusion"])
     assert confusion.sum() == 360
-    assert 100 * np.trace(confusion) / 360 == pytest.approx(figures["top1"], rel=1e-6)
-    assert figures["images_per_sec"] > 0
+    assert 100 * np.trace(confusion) / 360 == pytest.approx(metrics["top1"], rel=1e-6)
+    assert metrics["images_per_sec"] > 0
     assert Image.open(trained / "confusion.png").size[0] > 500
     assert "top1" in result.stdout
 
@@ -52,12 +52,12 @@ def test_an_overlay_says_where_the_images_are(forked, trained: Path, tmp_path: P
         Image.fromarray(pixels).save(folder / f"{index}.png")
     forked(
         "tools/evaluate.py", trained, "configs/data/imagefolder.yaml", f"data.root={tmp_path}",
-        "data.num_workers=0", "--output", tmp_path / "figures",
+        "data.num_workers=0", "--output", tmp_path / "metrics",
     )  # fmt: skip
-    figures = json.loads((tmp_path / "figures" / "evaluate_test.json").read_text())
-    assert figures["images"] == 60
+    metrics = json.loads((tmp_path / "metrics" / "evaluate_test.json").read_text())
+    assert metrics["images"] == 60
     # mostly training images, prepared as in training: only then are they recognised
-    assert figures["top1"] > 60
+    assert metrics["top1"] > 60
 
 
 def test_an_exported_run_gives_identical_logits(forked, trained: Path, tmp_path: Path) -> None:
@@ -98,8 +98,8 @@ def test_a_timm_model_with_local_weights(forked, tmp_path: Path) -> None:
         "tools/evaluate.py", name, "--weights", tmp_path / "weights.safetensors",
         "configs/data/imagefolder.yaml", f"data.root={tmp_path}", "--output", tmp_path / "out",
     )  # fmt: skip
-    figures = json.loads((tmp_path / "out" / "evaluate_test.json").read_text())
-    assert figures["images"] == 6
+    metrics = json.loads((tmp_path / "out" / "evaluate_test.json").read_text())
+    assert metrics["images"] == 6
 
 
 @pytest.mark.parametrize(
@@ -127,17 +127,17 @@ def test_a_pickle_that_wants_to_run_code_is_refused(forked, tmp_path: Path) -> N
     assert not (tmp_path / "it_ran").exists()
 
 
-def test_calibration_classes_and_corruptions_are_judged(
+def test_calibration_classes_and_corruptions_are_evaluated(
     forked, trained: Path, tmp_path: Path
 ) -> None:
     names = "gaussian_noise,jpeg"
     result = forked("tools/evaluate.py", trained, "--corruptions", names, "--output", tmp_path)
-    figures = json.loads((tmp_path / "evaluate_test.json").read_text())
-    assert 0 < figures["calibration_error"] < 100
-    per_class = np.array(figures["per_class"])
-    counts = np.array(figures["confusion"]).sum(1)
-    assert (per_class * counts).sum() / 360 == pytest.approx(figures["top1"], rel=1e-6)
-    noise = figures["corruptions"]["gaussian_noise"]
-    assert len(noise) == len(figures["corruptions"]["jpeg"]) == 5
-    assert noise[4] < noise[0] <= figures["top1"] + 3
+    metrics = json.loads((tmp_path / "evaluate_test.json").read_text())
+    assert 0 < metrics["calibration_error"] < 100
+    per_class = np.array(metrics["per_class"])
+    counts = np.array(metrics["confusion"]).sum(1)
+    assert (per_class * counts).sum() / 360 == pytest.approx(metrics["top1"], rel=1e-6)
+    noise = metrics["corruptions"]["gaussian_noise"]
+    assert len(noise) == len(metrics["corruptions"]["jpeg"]) == 5
+    assert noise[4] < noise[0] <= metrics["top1"] + 3
     assert "gaussian_noise" in result.stdout

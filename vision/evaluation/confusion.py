@@ -11,20 +11,20 @@ from vision.files import written
 
 
 def plot_confusion(counts: np.ndarray, names: list[str], target: Path, title: str) -> None:
-    """Confusion matrix [true, predicted]: shares of each true class as colour, counts as text."""
+    """Confusion matrix [true, predicted]: colors are fractions of a true class, text is counts."""
     size = len(counts)
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    fractions = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     inches = min(max(4.5, 0.45 * size), 20)
     figure = Figure(figsize=(inches + 1, inches), layout="constrained")
     axis = figure.subplots()
-    image = axis.imshow(shares, cmap="viridis", vmin=0, vmax=1)
-    figure.colorbar(image, label="share of the true class")
+    image = axis.imshow(fractions, cmap="viridis", vmin=0, vmax=1)
+    figure.colorbar(image, label="fraction of the true class")
     if size <= 30:  # more would not be legible
         axis.set_xticks(range(size), names, rotation=90 if max(map(len, names)) > 2 else 0)
         axis.set_yticks(range(size), names)
         for (row, column), count in np.ndenumerate(counts):
             if count:
-                shade = "black" if shares[row, column] > 0.6 else "white"
+                shade = "black" if fractions[row, column] > 0.6 else "white"
                 axis.text(column, row, str(int(count)), ha="center", va="center", color=shade)
     axis.set(xlabel="predicted", ylabel="true", title=title)
     with written(target) as temporary:

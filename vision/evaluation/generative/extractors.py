@@ -53,7 +53,7 @@ def _run_extractor(path: Path, resize: str) -> Extractor:
     label = f"run:{path.parent.name if path.is_file() else path.resolve().name}"
     settings = {
         "extractor": label,
-        "weights_sha256": file_hash(classifier.source),
+        "weights_sha256": file_hash(classifier.file),
         "resize": resize,
         "size": data.img_size,
         "interpolation": _interpolation(data.interpolation),
