@@ -25,7 +25,7 @@ ACCUMULATED = {"classify_2": ("train/loss_step",), "classify_1_in_2": ("train/lo
 
 
 def assert_same_state(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Weights, their average, the running loss, and the optimizer's moments of the gradients."""
+    """Weights, their average, the running loss, and the optimizer state."""
     assert found["global_step"] == expected["global_step"] == 20
     assert found["state_dict"].keys() == expected["state_dict"].keys()
     for name, tensor in expected["state_dict"].items():
@@ -94,7 +94,7 @@ def test_a_part_that_was_changed_is_found(runs: Path) -> None:
     whole = part.read_bytes()
     try:
         part.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        with pytest.raises(ValueError, match=f"{part.name} is not what was written"):
+        with pytest.raises(ValueError, match=f"{part.name} does not match"):
             read_checkpoint(folder)
         part.unlink()
         with pytest.raises(ValueError, match=f"{part.name} is missing"):

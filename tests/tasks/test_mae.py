@@ -36,10 +36,10 @@ def test_the_evaluated_loss_does_not_depend_on_batches() -> None:
     task = MAETask(small("mae"), ["a", "b", "c"], steps_per_epoch=1).eval()
     whole = batch(6)
     with torch.no_grad():
-        task.evaluate_batch(whole, 0)
+        task.evaluate_batch(whole)
         expected = task.compute_metrics()["loss"]
         for part in (slice(0, 4), slice(4, 6)):
-            task.evaluate_batch(Batch(*(t[part] for t in whole[:3]), whole.skipped), 0)
+            task.evaluate_batch(Batch(*(t[part] for t in whole[:3]), whole.skipped))
         torch.testing.assert_close(task.compute_metrics()["loss"], expected, atol=1e-6, rtol=0)
 
 

@@ -102,19 +102,14 @@ def put_in_place(new: Path, path: Path, previous: Path | None = None) -> None:
 
 
 def _rename(source: Path, target: Path) -> None:
-    """`os.replace` that also works when either is a folder."""
-    if target.is_dir() or (source.is_dir() and target.exists()):
-        aside = target.with_name(f"{target.name}.old.tmp")
+    """`os.replace`, which cannot replace a folder, or anything by a folder."""
+    aside = target.with_name(f"{target.name}.old.tmp")
+    if target.exists() and (source.is_dir() or target.is_dir()):
         _remove(aside)
         os.replace(target, aside)
-        os.replace(source, target)
-        _remove(aside)
-    else:
-        os.replace(source, target)
+    os.replace(source, target)
+    _remove(aside)
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""DiT weights in the forms of other code: the published checkpoints and diffusers' own class."""
+"""DiT weights in the formats of others: published checkpoints and diffusers' class."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from vision.models.dit import DiT
 from vision.models.dit_sizes import usual_heads
 
-# ours (and the published) -> diffusers; q, k and v are apart there
+# our names (and the published ones) -> diffusers', which has q, k and v apart
 _TOP = {
     "x_embedder.proj": "pos_embed.proj",
     "final_layer.adaLN_modulation.1": "proj_out_1",
@@ -25,7 +25,7 @@ _BLOCK = {
     "mlp.fc1": "ff.net.0.proj",
     "mlp.fc2": "ff.net.2",
 }
-_EMBEDDERS = {  # once in ours, in each block in diffusers
+_EMBEDDERS = {  # one for all blocks here, one for each block in diffusers
     "t_embedder.mlp.0": "norm1.emb.timestep_embedder.linear_1",
     "t_embedder.mlp.2": "norm1.emb.timestep_embedder.linear_2",
     "y_embedder.embedding_table": "norm1.emb.class_embedder.embedding_table",
@@ -41,33 +41,25 @@ def from_official(
 ) -> DiT:
     """The model of a published checkpoint, or of one of its training script (the average).
 
-    Sizes are read from the tensors; heads leave no trace in them: by default they are those of
-    the published size of that width. `options` go to the constructor. Raises ValueError.
+    Sizes are read from the tensors, except the number of heads: by default that of the published
+    size with this width. `options` go to the constructor.
+
+    Raises ValueError for another kind of file, if `input_size` does not fit, or if `num_heads` is
+    not given for a width that no published size has.
     """
-    state = official_state(state_dict)
-    model = DiT(**{**official_config(state, input_size, num_heads), **options})
+    keys = (key for key in ("ema", "model", "state_dict") if key in state_dict)
+    state = state_dict.get(next(keys, ""), state_dict)
+    if "x_embedder.proj.weight" not in state or "pos_embed" not in state:
+        raise ValueError("not an official DiT checkpoint: it has no x_embedder.proj.weight")
+    model = DiT(**{**_official_sizes(state, input_size, num_heads), **options})
     model.load_state_dict(state)
     return model
 
 
-def official_state(content: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a published checkpoint: a plain state dict, or one with "ema" or "model".
-
-    Raises ValueError for anything else.
-    """
-    state = next(
-        (content[key] for key in ("ema", "model", "state_dict") if key in content), content
-    )
-    if "x_embedder.proj.weight" not in state or "pos_embed" not in state:
-        raise ValueError("not an official DiT checkpoint: it has no x_embedder.proj.weight")
-    return state
-
-
-def official_config(
+def _official_sizes(
     state: dict[str, Tensor], input_size: int | None, num_heads: int | None
 ) -> dict[str, Any]:
-    """Arguments of `DiT` that fit `state`. Raises ValueError where `input_size` does not fit or
-    `num_heads` is needed."""
+    """Arguments of `DiT` that `state` fits."""
     embed_dim, in_channels, patch, _ = state["x_embedder.proj.weight"].shape
     found_size = math.isqrt(state["pos_embed"].shape[1]) * patch
     if input_size not in (None, found_size):
@@ -93,13 +85,13 @@ def official_config(
 def to_diffusers(model: DiT) -> DiTTransformer2DModel:
     """The same weights in diffusers' class, in eval mode.
 
-    Its timestep frequencies differ a little from the published ones (`downscale_freq_shift` 1, not
-    0, in each block's `norm1.emb.time_proj`), so its output does too. Raises ValueError for norms
-    with parameters, which it has not.
+    Its timestep frequencies differ slightly from the published ones (`downscale_freq_shift` is 1,
+    not 0, in each block's `norm1.emb.time_proj`), and so does its output. Raises ValueError for
+    norms with parameters, which it does not have.
     """
     config = model.config
     if any("norm" in name for name, _ in model.named_parameters()) or config.norm != "layernorm":
-        raise ValueError(f"norm {config.norm!r}: diffusers' DiT has only LayerNorm without affine")
+        raise ValueError(f"norm {config.norm!r}: diffusers' DiT has only LayerNorm without parameters")
     if config.mlp_ratio != 4:
         raise ValueError(f"mlp_ratio {config.mlp_ratio}: diffusers' DiT has 4")
     other = DiTTransformer2DModel(
@@ -127,15 +119,15 @@ def to_diffusers(model: DiT) -> DiTTransformer2DModel:
 def from_diffusers(other: DiTTransformer2DModel, **options: Any) -> DiT:
     """A `DiT` with the weights of diffusers' class; `options` go to its constructor.
 
-    Raises ValueError if its blocks have embedders that differ: here they share one.
+    Raises ValueError if its blocks have different embedders: here they share one.
     """
     config, theirs = other.config, other.state_dict()
     depth = config.num_layers
     for i in range(1, depth):
         for name in _EMBEDDERS.values():
-            first, other_one = (f"transformer_blocks.{k}.{name}.weight" for k in (0, i))
-            if not torch.equal(theirs[first], theirs[other_one]):
-                raise ValueError(f"{other_one}: differs from block 0; a DiT has one for all blocks")
+            first, later = (f"transformer_blocks.{k}.{name}.weight" for k in (0, i))
+            if not torch.equal(theirs[first], theirs[later]):
+                raise ValueError(f"{later}: differs from block 0; a DiT has one for all blocks")
     model = DiT(
         **{
             "sample_size": config.sample_size,
@@ -159,7 +151,7 @@ def from_diffusers(other: DiTTransformer2DModel, **options: Any) -> DiT:
 
 
 def _renamed(depth: int) -> list[tuple[str, str]]:
-    """(our name, a name in diffusers) of each tensor but q, k and v; embedders once per block."""
+    """(our name, name in diffusers) of all tensors but q, k and v; embedders once per block."""
     pairs = [(f"{a}.{kind}", f"{b}.{kind}") for a, b in _TOP.items() for kind in ("weight", "bias")]
     for i in range(depth):
         for names, prefix in ((_BLOCK, f"blocks.{i}."), (_EMBEDDERS, "")):

@@ -1,4 +1,4 @@
-"""Trained classifiers in the form that timm and the Hugging Face hub use."""
+"""Trained classifiers in the format of timm and the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from vision.norms.registry import load_norm_module
 def export_model(model: nn.Module, config: Config, folder: Path, class_names: list[str]) -> None:
     """Write `model.safetensors` and `config.json` of a classifier into `folder`.
 
-    With LayerNorm, `timm.create_model("local-dir:FOLDER", pretrained=True)` loads it; other norms
-    are swapped in by `load_exported`, from the `norm` entry that config.json carries beside timm's.
+    `timm.create_model("local-dir:FOLDER", pretrained=True)` loads a model with LayerNorm. Other
+    norms need `load_exported`, which reads the `norm` entry of config.json.
     """
     data = config.data
     timm.models.save_for_hf(
@@ -42,7 +42,7 @@ def export_model(model: nn.Module, config: Config, folder: Path, class_names: li
 def load_exported(folder: str | Path, norm_module: str | None = None) -> nn.Module:
     """The classifier that `export_model` wrote, in eval mode; `norm_module` as in `norm.module`.
 
-    Raises ValueError if the weights do not fit what config.json describes.
+    Raises ValueError if the weights do not fit the model of config.json.
     """
     folder = Path(folder)
     norm = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("norm")

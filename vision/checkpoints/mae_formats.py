@@ -1,4 +1,4 @@
-"""MAE weights in the forms of other code: published checkpoints and timm's own copies of them."""
+"""MAE weights in the formats of others: published checkpoints and timm's copies of them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def from_official(
     decoder_num_heads: int = 16,
     norm_pix_loss: bool = False,
 ) -> MAE:
-    """The model of a published checkpoint (with or without `model` key or decoder), or timm's.
+    """The model of a published checkpoint (with or without `model` key or decoder), or of timm's.
 
-    Sizes are read from the tensors; heads leave no trace in them. Without a decoder in the
-    file, one of the published size starts anew. Raises ValueError.
+    Sizes are read from the tensors; only the numbers of heads cannot be. If the file has no
+    decoder, one of the published size is initialized. Raises ValueError.
     """
-    state = official_state(state_dict)
-    encoder = official_vit(state, img_size, num_heads)
+    state = _official_state(state_dict)
+    encoder = _official_vit(state, img_size, num_heads)
     decoder: dict[str, int] = {}
     if "decoder_embed.weight" in state:
         names = {k.split(".")[1] for k in state if k.startswith("decoder_blocks.")}
@@ -50,21 +50,18 @@ def to_official(model: MAE) -> dict[str, Tensor]:
     return {k.removeprefix("encoder."): v for k, v in model.state_dict().items()}
 
 
-def official_state(content: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a published checkpoint or of timm's copy, a classifier's head left out.
-
-    Raises ValueError where there is no encoder.
-    """
+def _official_state(content: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a published checkpoint, without a classifier's head. Raises ValueError."""
     state = content.get("model", content)
     if not isinstance(state, dict) or not {"patch_embed.proj.weight", "pos_embed"} <= state.keys():
         raise ValueError("not an MAE checkpoint: it has no patch_embed.proj.weight and pos_embed")
     return {k: v for k, v in state.items() if not k.startswith(("head.", "fc_norm."))}
 
 
-def official_vit(
+def _official_vit(
     state: dict[str, Tensor], img_size: int | None, num_heads: int
 ) -> VisionTransformer:
-    """An encoder that `state` fits. Raises ValueError where `img_size` or `num_heads` does not."""
+    """An encoder that `state` fits. Raises ValueError if `img_size` or `num_heads` does not fit."""
     dim, in_chans, patch, _ = state["patch_embed.proj.weight"].shape
     found = math.isqrt(state["pos_embed"].shape[1] - 1) * patch
     if img_size not in (None, found):
@@ -85,15 +82,15 @@ def official_vit(
 
 
 def with_encoder_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Published names to those of `MAE`; names of `MAE` stay."""
+    """Published names changed to those of `MAE`; names of `MAE` stay."""
     kept = (*_DECODER, "encoder.")
     return {k if k.startswith(kept) else f"encoder.{k}": v for k, v in state.items()}
 
 
 def without_decoder(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The encoder of an `MAE` or a published one under timm's names, and what was left out.
+    """The encoder of an `MAE`, or of a published one, under timm's names; and the names left out.
 
-    Any other state dict stays as it is.
+    Any other state dict is returned as it is.
     """
     if "decoder_embed.weight" not in state:
         return state, ()

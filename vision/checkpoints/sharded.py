@@ -1,7 +1,8 @@
-"""Checkpoints of a sharded model as a folder: each process writes the part that it holds.
+"""Sharded checkpoints: a folder to which each process writes the tensors that it holds.
 
-The folder has torch.distributed.checkpoint's safetensors files with the sharded tensors, and
-`rest.ckpt` with all else and the files' checksums. There is no pickle in it that could run code.
+torch.distributed.checkpoint writes the sharded tensors as safetensors files; `rest.ckpt` holds the
+rest, and checksums of these files. Nothing in the folder is a pickle that could run code, which the
+`.metadata` file of torch's own storage is (pytorch/pytorch#189308).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import shutil
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, distributed
 from torch.distributed import checkpoint as dcp
-from torch.distributed.checkpoint.hf_storage import (
-    HuggingFaceStorageReader,
-    HuggingFaceStorageWriter,
-)
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor
 
 from vision.checkpoints.archive import put_in_place, read_file, save_whole, unwritable
 
-_REST = "rest.ckpt"  # all but the sharded tensors
+_REST = "rest.ckpt"
 _FILES = "shards"  # key in it: file name -> size in bytes, CRC-32
 
 
@@ -38,25 +34,27 @@ def is_sharded(path: Path) -> bool:
 def save_sharded(checkpoint: dict[str, Any], folder: Path, previous: Path | None = None) -> None:
     """Write Lightning's `checkpoint`, whose sharded tensors are DTensors; all processes call it.
 
-    It is written under a temporary name, read back, then renamed. What `folder` was before becomes
-    `previous`. Raises UnwritableError on every process, leaving both as they were.
+    It is written to a temporary folder, read back, then renamed. The folder that had this name
+    becomes `previous`. Raises UnwritableError on every process, leaving both as they were.
     """
     rest, tensors = _take_out(checkpoint)
     temporary = folder.with_name(f"{folder.name}.tmp")
-    if distributed.get_rank() == 0:
+    rank, world_size = distributed.get_rank(), distributed.get_world_size()
+    if rank == 0:
         shutil.rmtree(temporary, ignore_errors=True)
     distributed.barrier()
-    problem: str | None = None
+    problem, sums = None, {}
     try:
-        writer = HuggingFaceStorageWriter(str(temporary), save_distributed=True)
+        writer = dcp.HuggingFaceStorageWriter(str(temporary), save_distributed=True)
         dcp.save(tensors, storage_writer=writer)
-        sums = _sums(temporary, distributed.get_rank(), distributed.get_world_size())
-    except (dcp.api.CheckpointException, OSError, RuntimeError) as error:
-        problem, sums = str(error).splitlines()[0], {}
-    gathered: list[Any] = [None] * distributed.get_world_size()
+        files = sorted(temporary.glob("*.safetensors"))[rank::world_size]
+        sums = {file.name: _checksum(file) for file in files}
+    except (dcp.CheckpointException, OSError, RuntimeError) as error:
+        problem = str(error)
+    gathered: list[Any] = [None] * world_size
     distributed.all_gather_object(gathered, (problem, sums))
     outcome = [next((found for found, _ in gathered if found), None)]
-    if distributed.get_rank() == 0:
+    if rank == 0:
         try:
             if outcome[0] is None:
                 rest[_FILES] = {name: value for _, part in gathered for name, value in part.items()}
@@ -71,46 +69,44 @@ def save_sharded(checkpoint: dict[str, Any], folder: Path, previous: Path | None
 
 
 def read_rest(folder: Path) -> dict[str, Any]:
-    """All but the sharded tensors. Raises ValueError if a file is missing or not what was saved."""
+    """All but the sharded tensors. Raises ValueError if a file is missing or was changed."""
     rest = read_file(folder / _REST)
     saved = rest.pop(_FILES, None)
     if not isinstance(saved, dict):
-        raise ValueError(f"{folder}: not a checkpoint, {_REST} does not tell its parts")
+        raise ValueError(f"{folder}: not a checkpoint, {_REST} does not list its files")
     found = {file.name: file for file in folder.glob("*.safetensors")}
     for name in saved.keys() ^ found.keys():
-        kind = "not a part of it" if name in found else "missing"
-        raise ValueError(f"{folder}: damaged, {name} is {kind}")
+        problem = "does not belong to it" if name in found else "is missing"
+        raise ValueError(f"{folder}: damaged, {name} {problem}")
     for name, file in found.items():
-        if _sum(file) != tuple(saved[name]):
-            raise ValueError(f"{folder}: damaged, {name} is not what was written")
+        if _checksum(file) != tuple(saved[name]):
+            raise ValueError(f"{folder}: damaged, the checksum of {name} does not match")
     return rest
 
 
-def read_sharded(
-    folder: Path, like: Callable[[str, torch.Size], Tensor | None] = lambda name, size: None
-) -> dict[str, Any]:
-    """The checkpoint as it was saved, its tensors whole: it may have had any number of processes.
+def read_sharded(folder: Path, like: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
+    """The checkpoint as it was saved, by any number of processes, its tensors whole on the CPU.
 
-    `like` gives the tensor to read into, by a name as of `tensor_name`: of a DTensor each process
-    reads its part, and all must call. None, or no `like`: a whole one.
+    Where `like` holds a DTensor under a tensor's name (`tensor_name`, for an optimizer without the
+    last part), each process reads only its part, and all processes must call. Raises ValueError.
     """
-    rest = read_rest(folder)
+    rest, like = read_rest(folder), like or {}
     try:
-        reader = HuggingFaceStorageReader(str(folder))
-        saved = reader.read_metadata().state_dict_metadata
+        reader = dcp.HuggingFaceStorageReader(str(folder))
         tensors: dict[str, Tensor] = {}
-        for name, entry in saved.items():
-            assert isinstance(entry, TensorStorageMetadata)  # these files hold nothing else
-            target = like(name, entry.size)
-            tensors[name] = (
-                torch.empty(entry.size, dtype=entry.properties.dtype) if target is None else target
-            )
+        for name, entry in reader.read_metadata().state_dict_metadata.items():
+            assert isinstance(entry, dcp.TensorStorageMetadata)  # these files hold nothing else
+            target = like.get(name, like.get(name.rpartition("/")[0]))
+            if isinstance(target, DTensor) and target.size() == entry.size:
+                tensors[name] = torch.empty_like(target)
+            else:
+                tensors[name] = torch.empty(entry.size, dtype=entry.properties.dtype)
         alone = not any(isinstance(tensor, DTensor) for tensor in tensors.values())
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "torch.distributed is disabled")  # on purpose
             dcp.load(tensors, storage_reader=reader, no_dist=alone)
         return _put_back(rest, tensors)
-    except (dcp.api.CheckpointException, SafetensorError, LookupError) as error:
+    except (dcp.CheckpointException, SafetensorError, LookupError) as error:
         raise ValueError(f"{folder}: not a checkpoint ({str(error).splitlines()[0]})") from None
 
 
@@ -123,15 +119,15 @@ def _take_out(checkpoint: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     """`checkpoint` without its DTensors, and these by name."""
     tensors: dict[str, Any] = {}
 
-    def part(values: dict[Any, Any], *name: str | int) -> dict[Any, Any]:
+    def without(values: dict[Any, Any], *name: str | int) -> dict[Any, Any]:
         sharded = {k: v for k, v in values.items() if isinstance(v, DTensor)}
         tensors.update({tensor_name(*name, k): v for k, v in sharded.items()})
         return {k: v for k, v in values.items() if k not in sharded}
 
-    rest = {**checkpoint, "state_dict": part(checkpoint["state_dict"], "weights")}
+    rest = {**checkpoint, "state_dict": without(checkpoint["state_dict"], "weights")}
     if "optimizer_states" in checkpoint:
         rest["optimizer_states"] = [
-            {**s, "state": {k: part(v, "optimizer", i, k) for k, v in s["state"].items()}}
+            {**s, "state": {k: without(v, "optimizer", i, k) for k, v in s["state"].items()}}
             for i, s in enumerate(checkpoint["optimizer_states"])
         ]
     return rest, tensors
@@ -148,13 +144,8 @@ def _put_back(rest: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any
     return rest
 
 
-def _sums(folder: Path, rank: int, world_size: int) -> dict[str, tuple[int, int]]:
-    """Size and checksum of this process's share of the files, read back."""
-    files = sorted(folder.glob("*.safetensors"))[rank::world_size]
-    return {file.name: _sum(file) for file in files}
-
-
-def _sum(file: Path) -> tuple[int, int]:
+def _checksum(file: Path) -> tuple[int, int]:
+    """Size in bytes and CRC-32."""
     value = 0
     with file.open("rb") as content:
         while block := content.read(1 << 24):

@@ -1,4 +1,4 @@
-"""What every training has in common: optimizer, averaged weights, loss, divergence, checkpoint."""
+"""What all tasks share: optimizer, averaged weights, logging, stop at divergence, checkpoints."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from vision.tasks.sharding import shard, whole_weights
 
 
 class VisionTask(pl.LightningModule):
-    """Trains `model`; an EMA of its weights is kept beside it where `ema.decay` is set.
+    """Trains `model`, and keeps an exponential moving average of its weights if `ema.decay` is set.
 
-    A task says what its loss is (`compute_loss`) and how it is evaluated (`evaluate_batch`,
-    `compute_metrics`). Logged are `train/loss` (mean over the epoch), `train/loss_step`, `train/lr`
-    and `{val,test}/METRIC`.
+    A task defines its loss (`compute_loss`), how one batch is evaluated (`evaluate_batch`), and
+    `metrics`: for each model of `evaluated_models` a module whose `compute` returns a dict and
+    whose `reset` clears it. Logged are `train/loss` (mean over the epoch), `train/loss_step`,
+    `train/lr` and `{val,test}/METRIC`.
     """
 
-    monitor: ClassVar[
-        tuple[str, str]
-    ]  # the figure that best.ckpt keeps the best of; "max" or "min"
-    shown: ClassVar[tuple[str, ...]]  # figures in the line that each epoch prints
-    curves: ClassVar[dict[str, str]]  # curves.png: ending of a figure's name -> label of its axis
+    monitor: ClassVar[tuple[str, str]]  # metric that best.ckpt is chosen by; "max" or "min"
+    shown: ClassVar[tuple[str, ...]]  # metrics in the line printed after each epoch
+    curves: ClassVar[dict[str, str]]  # plots in curves.png: end of a metric's name -> axis label
+    metrics: nn.ModuleList
 
     def __init__(
         self,
@@ -44,10 +44,10 @@ class VisionTask(pl.LightningModule):
         steps_per_epoch: int,
     ) -> None:
         super().__init__()
-        check_optimizer(config.optim.opt)  # Lightning would ask only when the run has begun
+        check_optimizer(config.optim.opt)  # Lightning asks for it only after the run has begun
         self.config = config
         self.model = model
-        self.conversion = conversion  # which norms were swapped, for the person who watches
+        self.conversion = conversion  # which norms were swapped, to be printed
         self.class_names = class_names
         self.steps_per_epoch = steps_per_epoch
         self.ema: ModelEmaV3 | None = None
@@ -57,48 +57,57 @@ class VisionTask(pl.LightningModule):
             ).requires_grad_(False)
         if config.trainer.compile:
             self.model.compile()
-        self.train_loss = MeanMetric(nan_strategy="disable")  # NaN must be seen, not left out
-        # in the checkpoint, so that an epoch resumed in its middle logs the mean over all of it
+        self.train_loss = MeanMetric(nan_strategy="disable")  # a NaN must show in the mean
+        # in the checkpoint, so that an epoch resumed halfway logs the mean over all of it
         self.train_loss.persistent(True)
         self.skipped = SumMetric()
-        self._evaluating = ExitStack()  # what is entered while it judges
+        self._evaluating = ExitStack()  # the weights are whole while it is open
 
     def compute_loss(self, batch: Batch) -> Tensor:
-        """Scalar loss of one training batch; random numbers were seeded by `StepSeeding`."""
+        """Scalar loss of one training batch; `StepSeeding` has seeded the random numbers."""
         raise NotImplementedError
 
-    def evaluate_batch(self, batch: Batch, batch_idx: int) -> None:
-        """Count one batch (never empty) of the validation or test split."""
+    def evaluate_batch(self, batch: Batch) -> None:
+        """Update `metrics` with one batch (never empty) of the validation or test split."""
         raise NotImplementedError
 
-    def compute_metrics(self) -> dict[str, Tensor | float]:
-        """Figures over all that was judged, on all processes; forgets it."""
-        raise NotImplementedError
+    def evaluated_models(self) -> dict[str, nn.Module]:
+        """The trained model and, if there is one, its average, by the prefix of their metrics."""
+        return {"": self.model, **({} if self.ema is None else {"ema_": self.ema.module})}
+
+    def compute_metrics(self) -> dict[str, Tensor]:
+        """Metrics over all batches since the last call, on all ranks."""
+        values: dict[str, Tensor] = {}
+        for prefix, metrics in zip(self.evaluated_models(), self.metrics, strict=False):
+            computed: dict[str, Tensor] = metrics.compute()  # type: ignore[operator]
+            values |= {f"{prefix}{name}": value for name, value in computed.items()}
+            metrics.reset()  # type: ignore[operator]
+        return values
 
     def configure_model(self) -> None:
-        """Split the weights and their average over the processes, where the strategy does that."""
+        """Shard the weights and their average over the ranks, if the strategy asks for it."""
         if self.device_mesh is not None:
             shard(self.device_mesh["data_parallel"], self.model, self.ema and self.ema.module)
             if self.ema is not None:
-                # they are not split, and cannot be averaged in one call with what is: copied
+                # buffers are not sharded and cannot be averaged in one call with DTensors: copied
                 self.ema.exclude_buffers = True
 
     def whole_weights(self) -> AbstractContextManager[None]:
-        """Inside, each process may compute by itself, whatever the strategy. All must enter."""
+        """Within it, each rank can run the model alone, whatever the strategy. All must enter."""
         return whole_weights(self.model, self.ema and self.ema.module)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of one batch, logged, and a stop where it is not finite."""
+        """Loss of one batch, logged; stops if it is not finite."""
         loss = self.compute_loss(batch)
         count = len(batch.images)
-        # once per image: a run may resume with batches of another size
+        # weighted by images: a run may resume with batches of another size
         self.train_loss.update(loss.detach().expand(count))
         self.skipped.update(batch.skipped)
         options: dict[str, Any] = {"prog_bar": True, "batch_size": count}
         self.log("train/loss_step", loss.detach(), sync_dist=True, **options)
         groups = self.trainer.optimizers[0].param_groups
         self.log("train/lr", max(group["lr"] for group in groups), batch_size=count)
-        # not at every step: reading the value waits for the device
+        # only now and then: reading the value waits for the device
         if batch_idx % self.config.trainer.log_every_n_steps == 0:
             self._check_finite(loss.item(), batch)
         if self.trainer.is_last_batch:
@@ -106,19 +115,19 @@ class VisionTask(pl.LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Stop where a gradient is not finite, before it reaches the weights."""
-        scaled = self.trainer.precision == "16-mixed"  # there the scaler skips such a step
+        """Stop if a gradient is not finite, before it reaches the weights."""
+        scaled = self.trainer.precision == "16-mixed"  # its scaler skips such steps
         if self.global_step % self.config.trainer.log_every_n_steps == 0 and not scaled:
             name = nonfinite_tensor((n, p.grad) for n, p in self.model.named_parameters())
             if name is not None:
                 raise self._diverged(f"the gradient of {name} is not finite")
 
     def _check_finite(self, loss: float, batch: Batch) -> None:
-        """Stop all processes where one of them has a loss that is not finite."""
+        """Stop all ranks if one of them has a loss that is not finite."""
         if self.trainer.strategy.reduce_boolean_decision(math.isfinite(loss), all=True):
             return
         layer = nonfinite_module(self.model, lambda: self.compute_loss(batch))
-        where = "the loss" if not math.isfinite(loss) else "another process"
+        where = "the loss" if not math.isfinite(loss) else "another rank"
         raise self._diverged(f"the loss is {loss}, first seen in {layer or where}")
 
     def _diverged(self, what: str) -> FloatingPointError:
@@ -129,7 +138,7 @@ class VisionTask(pl.LightningModule):
         )
 
     def _log_epoch(self, batch_size: int) -> None:
-        """Log the mean loss of the epoch, and how many unreadable images were passed over."""
+        """Log the mean loss of the epoch, and how many unreadable images were skipped."""
         options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": batch_size}
         self.log("train/loss", self.train_loss.compute(), **options)
         self.train_loss.reset()
@@ -138,48 +147,31 @@ class VisionTask(pl.LightningModule):
             self.skipped.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count one batch."""
-        self._count(batch, batch_idx)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count one batch."""
-        self._count(batch, batch_idx)
-
-    def _count(self, batch: Batch, batch_idx: int) -> None:
+        """Evaluate one batch."""
         self.skipped.update(batch.skipped)
         if len(batch.images) > 0:
-            self.evaluate_batch(batch, batch_idx)
+            self.evaluate_batch(batch)
 
     def on_validation_start(self) -> None:
-        """Processes judge different numbers of batches, so each needs the weights."""
+        """Ranks run different numbers of validation batches, so gather the weights first."""
         self._evaluating.enter_context(self.whole_weights())
-
-    def on_validation_end(self) -> None:
-        """Back to training."""
-        self._evaluating.close()
-
-    def on_test_start(self) -> None:
-        """As for validation."""
-        self._evaluating.enter_context(self.whole_weights())
-
-    def on_test_end(self) -> None:
-        """As for validation."""
-        self._evaluating.close()
 
     def on_validation_epoch_end(self) -> None:
-        """Log the figures over the validation split."""
-        self._log_metrics("val")
+        """Log the metrics over the split."""
+        stage = "test" if self.trainer.testing else "val"
+        self.log_dict({f"{stage}/{name}": value for name, value in self.compute_metrics().items()})
 
-    def on_test_epoch_end(self) -> None:
-        """Log the figures over the test split."""
-        self._log_metrics("test")
+    def on_validation_end(self) -> None:
+        """Shard the weights again."""
+        self._evaluating.close()
 
-    def _log_metrics(self, stage: str) -> None:
-        for name, value in self.compute_metrics().items():
-            self.log(f"{stage}/{name}", value)
+    test_step = validation_step
+    on_test_start = on_validation_start
+    on_test_epoch_end = on_validation_epoch_end
+    on_test_end = on_validation_end
 
     def configure_optimizers(self) -> Any:
-        """timm's optimizer, and its schedule stepped with every update."""
+        """timm's optimizer, and its schedule, which advances with every update."""
         config = self.config
         optimizer = create_optimizer(self.model, config.optim, config.trainer.batch_size_total)
         epochs = config.trainer.epochs
@@ -190,7 +182,7 @@ class VisionTask(pl.LightningModule):
         }
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """timm schedules are told the number of updates."""
+        """timm's schedules take the number of updates."""
         scheduler.step_update(self.global_step)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -200,7 +192,7 @@ class VisionTask(pl.LightningModule):
             self.ema.update(self.model, step=self.global_step + 1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Make a checkpoint tell by itself what it is of, and keep sums over all processes."""
+        """Record what the checkpoint is of, and the running sums over all ranks."""
         for name, metric in self._running():
             with metric.sync_context():
                 checkpoint["state_dict"].update(metric.state_dict(prefix=f"{name}."))
@@ -211,7 +203,7 @@ class VisionTask(pl.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave those sums to the first process."""
+        """Give the running sums to rank 0 alone, so that they are counted once."""
         state = checkpoint["state_dict"]
         for name, _ in self._running():
             for key in [key for key in state if key.startswith(f"{name}.")]:
@@ -219,6 +211,6 @@ class VisionTask(pl.LightningModule):
                     state[key] = torch.zeros_like(state[key])
 
     def _running(self) -> list[tuple[str, Metric]]:
-        """Figures that checkpoints keep, so that an epoch can be resumed in its middle."""
+        """Metrics that checkpoints keep, so that an epoch can be resumed halfway."""
         metrics = [(n, m) for n, m in self.named_modules() if isinstance(m, Metric)]
-        return [(name, metric) for name, metric in metrics if any(metric._persistent.values())]
+        return [(name, metric) for name, metric in metrics if metric.state_dict()]

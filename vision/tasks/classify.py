@@ -19,7 +19,7 @@ from vision.tasks.base import VisionTask
 class ClassifyTask(VisionTask):
     """Trains a timm model with the norm of `config` on cross-entropy.
 
-    Figures are `top1`, `top5`, `loss` and, for the averaged weights, `ema_{top1,top5,loss}`.
+    Metrics are `top1`, `top5`, `loss` and, of the averaged weights, `ema_{top1,top5,loss}`.
     """
 
     monitor: ClassVar = ("val/top1", "max")
@@ -41,15 +41,16 @@ class ClassifyTask(VisionTask):
                 label_smoothing=mix.label_smoothing,
                 num_classes=num_classes,
             )
-        # mixup smooths the targets that it mixes
+        # mixup smooths the targets itself
         self.criterion = nn.CrossEntropyLoss(
             label_smoothing=0.0 if self.mixup else mix.label_smoothing
         )
-        self.metrics = ClassificationMetrics(num_classes)
-        self.ema_metrics = ClassificationMetrics(num_classes)
+        self.metrics = nn.ModuleList(
+            ClassificationMetrics(num_classes) for _ in self.evaluated_models()
+        )
 
     def train(self, mode: bool = True) -> ClassifyTask:
-        """Set training mode; of a linear probe only the head ever leaves eval mode."""
+        """Set training mode; the frozen part of a linear probe stays in eval mode."""
         super().train(mode)
         if self.config.model.linear_probe:
             self.model.eval()
@@ -66,15 +67,6 @@ class ClassifyTask(VisionTask):
             images, targets = self.mixup(images, targets)
         return self.criterion(self(images), targets)
 
-    def evaluate_batch(self, batch: Batch, batch_idx: int) -> None:
-        self.metrics.update(self.model(batch.images), batch.targets)
-        if self.ema is not None:
-            self.ema_metrics.update(self.ema.module(batch.images), batch.targets)
-
-    def compute_metrics(self) -> dict[str, Tensor | float]:
-        judged = [("", self.metrics)] + [("ema_", self.ema_metrics)] * (self.ema is not None)
-        values: dict[str, Tensor | float] = {}
-        for prefix, metrics in judged:
-            values |= {f"{prefix}{name}": value for name, value in metrics.compute().items()}
-            metrics.reset()
-        return values
+    def evaluate_batch(self, batch: Batch) -> None:
+        for model, metrics in zip(self.evaluated_models().values(), self.metrics, strict=True):
+            metrics.update(model(batch.images), batch.targets)  # type: ignore[operator]

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, SumMetric
+from torchmetrics import MeanMetric, MetricCollection, SumMetric
 
 from vision.config import Config
 from vision.datasets.dataset import Batch
@@ -29,9 +28,9 @@ _QUARTILES = 4
 class DiTTask(VisionTask):
     """Trains a DiT on noised images (or latents) and their classes.
 
-    Figures are `loss`, `mse` and `vb` on noise and timesteps that are the same at every validation,
-    and the same with `ema_` for the averaged weights. `train/mse_q1` to `_q4` are the squared error
-    in each quarter of the timesteps, least noise first, over the epoch.
+    Metrics are `loss`, `mse` and `vb`, and the same with `ema_` of the averaged weights, on noise
+    and timesteps that are the same at every validation. `train/mse_q1` to `_q4` are the squared
+    errors over the epoch in each quarter of the timesteps, least noise first.
     """
 
     monitor: ClassVar = ("val/loss", "min")
@@ -44,30 +43,30 @@ class DiTTask(VisionTask):
             model.enable_gradient_checkpointing()
         super().__init__(config, model, _norms(model), class_names, steps_per_epoch)
         self.objective = DiffusionObjective(config.dit.prediction, config.dit.min_snr_gamma)
-        # as the mean loss, kept in checkpoints for an epoch that is resumed in its middle
-        # (sums, not a weighted MeanMetric: without NaN checks that ignores its weights)
+        # in checkpoints, as the mean loss, for an epoch that is resumed halfway (sums, because
+        # MeanMetric ignores weights if its NaN check is off)
         self.quartile_errors = _sums(_QUARTILES)
         self.quartile_counts = _sums(_QUARTILES)
-        self.evaluated = _means(len(Terms._fields))
-        self.ema_evaluated = _means(len(Terms._fields))
+        self.metrics = nn.ModuleList(_term_means() for _ in self.evaluated_models())
         for total in (*self.quartile_errors, *self.quartile_counts):
             total.persistent(True)
 
     def on_fit_start(self) -> None:
-        """Say where the model is smaller than its name."""
+        """Say in what the model is smaller than the published one of its name."""
         published = dit_size(self.config.model.name)
         given = {key: getattr(self.config.model, key) for key in published}
         changed = {k: v for k, v in given.items() if v not in (None, published[k])}
         narrowed = [f"{k} {v} (of {published[k]})" for k, v in changed.items()]
         if narrowed:
-            _say(f"        narrowed: {', '.join(narrowed)}")
-            _say("        configs/recipes/imagenet_dit.yaml restores the published size")
+            self.print(f"        narrowed: {', '.join(narrowed)}")
+            self.print("        configs/recipes/imagenet_dit.yaml restores the published size")
 
     def compute_loss(self, batch: Batch) -> Tensor:
         x0 = batch.images
         noise, t, uniform = self._draws(batch, "train", self.current_epoch)
-        null, share = len(self.class_names), self.config.dit.label_dropout
-        labels = drop_labels(batch.targets, null, share, uniform)
+        labels = drop_labels(
+            batch.targets, len(self.class_names), self.config.dit.label_dropout, uniform
+        )
         terms = self._terms(self.model, x0, noise, t, labels)
         quarter = t * _QUARTILES // self.objective.num_timesteps
         for i in range(_QUARTILES):
@@ -77,7 +76,7 @@ class DiTTask(VisionTask):
         return terms.loss.mean()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """As every task, and the error by quarter of the timesteps at the end of an epoch."""
+        """As in every task; at the end of an epoch also log the error by quarter of timesteps."""
         loss = super().training_step(batch, batch_idx)
         if self.trainer.is_last_batch:
             pairs = zip(self.quartile_errors, self.quartile_counts, strict=True)
@@ -89,37 +88,23 @@ class DiTTask(VisionTask):
                 count.reset()  # type: ignore[operator]
         return loss
 
-    def evaluate_batch(self, batch: Batch, batch_idx: int) -> None:
-        x0 = batch.images
+    def evaluate_batch(self, batch: Batch) -> None:
         noise, t, _ = self._draws(batch, "judge")
-        models = [(self.model, self.evaluated)]
-        if self.ema is not None:
-            models.append((self.ema.module, self.ema_evaluated))
-        for model, means in models:
-            for mean, values in zip(
-                means, self._terms(model, x0, noise, t, batch.targets), strict=True
-            ):
-                mean.update(values)  # type: ignore[operator]
-
-    def compute_metrics(self) -> dict[str, Tensor | float]:
-        judged = [("", self.evaluated)] + [("ema_", self.ema_evaluated)] * (self.ema is not None)
-        values: dict[str, Tensor | float] = {}
-        for prefix, means in judged:
-            for name, mean in zip(Terms._fields, means, strict=True):
-                values[f"{prefix}{name}"] = mean.compute()  # type: ignore[operator]
-                mean.reset()  # type: ignore[operator]
-        return values
+        for model, means in zip(self.evaluated_models().values(), self.metrics, strict=True):
+            terms = self._terms(model, batch.images, noise, t, batch.targets)
+            for name, values in terms._asdict().items():
+                means.get_submodule(name).update(values)  # type: ignore[operator]
 
     def make_pipeline(self, ema: bool, sampler: str = "ddpm") -> DiTPipeline:
-        """A pipeline of the weights as they are now; `ema`: of their average, where there is one.
+        """A pipeline of the current weights, or, with `ema`, of their average if there is one.
 
-        It shares the model with the training, and its mode: switch it to eval before sampling.
+        It shares the model with training, mode included: switch it to eval before sampling.
         """
         model = self.ema.module if ema and self.ema is not None else self.model
         return make_pipeline(model, self.config, self.class_names, sampler)
 
     def _draws(self, batch: Batch, *keys: str | int) -> tuple[Tensor, Tensor, Tensor]:
-        """`fixed_draws` of the batch's images, on their device."""
+        """`fixed_draws` for the images of a batch, on their device."""
         x0, indices = batch.images, batch.indices.tolist()
         draws = fixed_draws((self.config.seed, *keys), indices, x0.shape[1:], self.objective)
         noise, t, uniform = (values.to(x0.device, non_blocking=True) for values in draws)
@@ -136,9 +121,9 @@ class DiTTask(VisionTask):
 def fixed_draws(
     keys: Sequence[str | int], indices: list[int], shape: torch.Size, objective: DiffusionObjective
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Noise [B, *shape], timesteps [B] and uniform numbers [B] of the images `indices` of a split.
+    """Noise [B, *shape], timesteps [B] and uniform numbers [B] for the images `indices` of a split.
 
-    They follow from `keys` and each index alone, and so not from how devices share a batch.
+    They depend on `keys` and each index alone, so they are the same however devices divide a batch.
     """
     draws = []
     generator = torch.Generator()
@@ -151,8 +136,10 @@ def fixed_draws(
     return noises, timesteps, uniforms
 
 
-def _means(count: int) -> nn.ModuleList:
-    return nn.ModuleList(MeanMetric(nan_strategy="disable") for _ in range(count))
+def _term_means() -> MetricCollection:
+    # updated one by one, which would mislead the search for groups of equal state
+    means = {name: MeanMetric(nan_strategy="disable") for name in Terms._fields}
+    return MetricCollection(means, compute_groups=False)  # type: ignore[arg-type]
 
 
 def _sums(count: int) -> nn.ModuleList:
@@ -160,14 +147,9 @@ def _sums(count: int) -> nn.ModuleList:
 
 
 def _norms(model: DiT) -> Conversion:
-    """What stands where the published model has its LayerNorms."""
+    """The norms that replace the LayerNorms of the published model."""
     names = [name for name, _ in model.named_modules() if name.split(".")[-1].startswith("norm")]
     names = [name for name in names if not name.startswith("norm") and ".attn." not in name]
     kinds = [type(model.get_submodule(name)).__name__ for name in names]
     named = [(n, k) for n, k in zip(names, kinds, strict=True) if k != "Identity"]
     return Conversion(tuple((name, "LayerNorm", kind) for name, kind in named))
-
-
-@rank_zero_only
-def _say(line: str) -> None:
-    print(line, flush=True)

@@ -1,4 +1,4 @@
-"""Where a training broke: the first module, gradient or weight that is not finite."""
+"""Where training diverged: the first module, gradient or weight that is not finite."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.nn.utils import get_total_norm
 
 
 class _Found(Exception):
@@ -17,8 +18,8 @@ class _Found(Exception):
 def nonfinite_module(model: nn.Module, forward: Callable[[], object]) -> str | None:
     """The first module of `model`, in the order of computation, whose output is not finite.
 
-    `forward` runs the model again, on the batch that went wrong. None where every module's output
-    is finite, so that the loss itself overflowed.
+    `forward` runs the model again on the batch that failed. None if every output is finite, so that
+    the loss itself overflowed.
     """
     names = {module: name or type(model).__name__ for name, module in model.named_modules()}
 
@@ -39,23 +40,27 @@ def nonfinite_module(model: nn.Module, forward: Callable[[], object]) -> str | N
 
 
 def nonfinite_tensor(named: Iterable[tuple[str, Tensor | None]]) -> str | None:
-    """Name of the first tensor with an element that is not finite; waits for the device once.
+    """Name of the first tensor with an element that is not finite, or None.
 
-    Of sharded tensors each process looks at its part, and all must call: the answer is the same.
+    If there are sharded tensors, all ranks must call and get the same answer. Waits for the device
+    once if all is finite.
     """
     present = [(name, tensor.detach()) for name, tensor in named if tensor is not None]
-    if not present:
-        return None
     sharded = any(isinstance(tensor, DTensor) for _, tensor in present)
     parts = [t.to_local() if isinstance(t, DTensor) else t for _, t in present]
-    parts = [t if t.numel() else t.new_zeros(1) for t in parts]  # a small one has no part for all
-    bad = ~torch.isfinite(torch.stack(torch._foreach_norm(parts, float("inf"))))
+    parts = [t if t.numel() else t.new_zeros(1) for t in parts]  # not every rank has a part
+    if _any_rank(~torch.isfinite(get_total_norm(parts, float("inf"))), sharded):
+        bad = _any_rank(torch.stack([~t.isfinite().all() for t in parts]), sharded)
+        return present[int(bad.int().argmax())][0]
+    return None
+
+
+def _any_rank(flags: Tensor, sharded: bool) -> Tensor:
+    """Flags that are set on any rank, if `sharded`; else `flags`."""
     if sharded:
-        flags = bad.int()
+        flags = flags.int()
         torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
-        bad = flags.bool()
-    found = bad.nonzero()
-    return present[int(found[0])][0] if len(found) else None
+    return flags.bool()
 
 
 def _tensors(output: Any) -> Iterable[Tensor]:

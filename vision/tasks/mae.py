@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import ClassVar, cast
 
 import torch
-from torch import Tensor
-from torchmetrics import MeanMetric
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, MetricCollection
 
 from vision.config import Config
 from vision.datasets.dataset import Batch
@@ -20,8 +20,8 @@ from vision.tasks.base import VisionTask
 class MAETask(VisionTask):
     """Trains an `MAE` on the squared error over removed patches; labels are never trained on.
 
-    Figures are `loss` under masks that follow from the seed and each image's index, and, every n
-    epochs, `knn_top1` of the frozen encoder.
+    Metrics are `loss`, under masks that depend on the seed and each image's index alone, and, every
+    n epochs, `knn_top1` of the frozen encoder.
     """
 
     monitor: ClassVar = ("val/loss", "min")
@@ -34,7 +34,8 @@ class MAETask(VisionTask):
     def __init__(self, config: Config, class_names: list[str], steps_per_epoch: int) -> None:
         model, conversion = create_mae(config)
         super().__init__(config, model, conversion, class_names, steps_per_epoch)
-        self.evaluated_loss = MeanMetric(nan_strategy="disable")
+        mean = MeanMetric(nan_strategy="disable")
+        self.metrics = nn.ModuleList([MetricCollection({"loss": mean})])
 
     def compute_loss(self, batch: Batch) -> Tensor:
         noise = self._noise(batch.indices.tolist(), "train", self.current_epoch)
@@ -42,20 +43,15 @@ class MAETask(VisionTask):
         loss, _, _ = self.model(batch.images, self.config.mae.mask_ratio, noise)
         return loss
 
-    def evaluate_batch(self, batch: Batch, batch_idx: int) -> None:
+    def evaluate_batch(self, batch: Batch) -> None:
         noise = self._noise(batch.indices.tolist()).to(batch.images.device)
         loss, _, _ = self.model(batch.images, self.config.mae.mask_ratio, noise)
-        # once per image: MeanMetric leaves weights out where it does not look for NaN
-        self.evaluated_loss.update(loss.expand(len(batch.images)))
-
-    def compute_metrics(self) -> dict[str, Tensor | float]:
-        loss = self.evaluated_loss.compute()
-        self.evaluated_loss.reset()
-        return {"loss": loss}
+        # once per image: MeanMetric ignores weights if its NaN check is off
+        self.metrics[0].update(loss.expand(len(batch.images)))  # type: ignore[operator]
 
     def _noise(self, indices: list[int], *keys: str | int) -> Tensor:
-        """Noise [B, L] of images that depends on seed, keys and their place in the split alone, and
-        so not on how many devices share a batch."""
+        """Noise [B, L] that depends on the seed, `keys` and each image's index alone, so that masks
+        are the same however the devices divide a batch."""
         length = cast(MAE, self.model).grid ** 2
         generator = torch.Generator()
         rows = []

@@ -23,11 +23,11 @@ from vision.norms import decayed_parameters, norm_parameters
 def parameter_groups(
     model: nn.Module, weight_decay: float, layer_decay: float | None
 ) -> list[dict[str, Any]]:
-    """timm's groups (biases, vectors and `model.no_weight_decay()` undecayed), norms by registry.
+    """timm's groups, with weight decay for the parameters that a registered norm declares.
 
-    timm leaves every vector undecayed; a norm of the registry says itself which of its parameters
-    take weight decay (SeeDNorm: alpha and beta), so those move to a decayed group of the same layer
-    scale, and its others are kept out whatever their shape.
+    timm decays no vector and nothing in `model.no_weight_decay()`. A norm of the registry declares
+    which of its parameters take weight decay (SeeDNorm: alpha and beta): those move to a decayed
+    group of the same layer scale, and its others take none, whatever their shape.
     """
     declared = getattr(model, "no_weight_decay", None)
     undecayed = norm_parameters(model) | set(declared() if declared else ())
@@ -54,7 +54,9 @@ def check_optimizer(name: str) -> None:
     """Raise ValueError for an optimizer that timm does not know."""
     known = [str(entry) for entry in list_optimizers()]
     if name not in known:
-        raise ValueError(f"optim.opt = {name!r}: timm has none; {nearest(name, known)}")
+        raise ValueError(
+            f"optim.opt = {name!r}: timm has no such optimizer; {nearest(name, known)}"
+        )
 
 
 def peak_lr(config: OptimConfig, batch_size_total: int) -> float:
@@ -65,7 +67,7 @@ def peak_lr(config: OptimConfig, batch_size_total: int) -> float:
 def create_optimizer(
     model: nn.Module, config: OptimConfig, batch_size_total: int
 ) -> torch.optim.Optimizer:
-    """The optimizer named by `config.opt`, which `check_optimizer` knows."""
+    """timm's optimizer `config.opt`, of a name that `check_optimizer` accepts."""
     groups = parameter_groups(model, config.weight_decay, config.layer_decay)
     options: dict[str, Any] = {"momentum": config.momentum}
     if "adam" in config.opt or "lion" in config.opt or "lamb" in config.opt:
@@ -73,7 +75,7 @@ def create_optimizer(
         if "lion" in config.opt:
             del options["eps"]
     if "lars" in config.opt:
-        # timm's adapts the step of a tensor only where weights decay, which probes do without
+        # timm's LARS adapts the step only for decayed weights, but linear probes use no decay
         groups = [
             {**group, "params": [p], "always_adapt": p.ndim > 1}
             for group in groups

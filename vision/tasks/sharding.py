@@ -1,4 +1,4 @@
-"""Models whose weights are split over processes: torch's `fully_shard` (FSDP2)."""
+"""Models whose weights are split over ranks: torch's `fully_shard` (FSDP2)."""
 
 from __future__ import annotations
 
@@ -10,36 +10,37 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
-_BLOCK = re.compile(r"(^|.*\.)\w*blocks\.\d+")  # modules that are gathered and freed as one
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_BLOCK = re.compile(r"(^|.*\.)\w*blocks\.\d+")  # gathered and freed one at a time
 
 
 def shard(mesh: DeviceMesh, *models: nn.Module | None) -> None:
-    """Split the parameters of each model; blocks are gathered one by one as they compute.
+    """Split the parameters of each model; blocks are gathered one at a time as they compute.
 
-    Raises ValueError for a model with batch norms, whose running figures would differ.
+    Raises ValueError for a model with batch norms, whose running statistics would differ.
     """
     for model in models:
         if model is None or isinstance(model, FSDPModule):
             continue
         for name, module in model.named_modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if isinstance(module, _BATCH_NORMS):
                 raise ValueError(
-                    f"trainer.strategy = 'fsdp': {name} of the model is a batch norm, which "
-                    "keeps figures of each process's own; use ddp"
+                    f"trainer.strategy = 'fsdp': {name} of the model is a batch norm, whose "
+                    "running statistics would differ between processes; use ddp"
                 )
         for name, module in reversed(list(model.named_modules())):
             if _BLOCK.fullmatch(name):
                 fully_shard(module, mesh=mesh)
         fully_shard(model, mesh=mesh)
-        if hasattr(model, "features"):  # what else than forward is called
+        if hasattr(model, "features"):  # called besides forward
             register_fsdp_forward_method(model, "features")
 
 
 @contextmanager
 def whole_weights(*models: nn.Module | None) -> Iterator[None]:
-    """Sharded models as they were before: inside, each process computes by itself.
+    """Gather the weights of sharded models; within it, each rank can run them alone.
 
-    Evaluation needs it, for processes judge different numbers of batches. All must enter. Models
+    Evaluation needs this, because ranks run different numbers of batches. All must enter. Models
     that are not sharded are left alone.
     """
     parts = [m for model in models if model for m in model.modules() if isinstance(m, FSDPModule)]

@@ -1,12 +1,12 @@
-"""Training over several devices: what `trainer.strategy` stands for, and sharded weights."""
+"""Training on several devices: Lightning's strategies by name, and one for sharded weights."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.plugins.environments import (
     ClusterEnvironment,
     SLURMEnvironment,
@@ -18,41 +18,40 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from vision.checkpoints.archive import previous_of, read_file
-from vision.checkpoints.sharded import is_sharded, read_sharded, save_sharded
+from vision.checkpoints.sharded import is_sharded, read_sharded, save_sharded, tensor_name
 from vision.config.schema import TrainerConfig
 
 
 def make_strategy(options: TrainerConfig) -> str | Strategy:
-    """What Lightning's Trainer takes as its `strategy`."""
+    """The `strategy` argument of Lightning's Trainer."""
     if options.strategy != "fsdp":
         return options.strategy
     return ShardedStrategy(options.devices * options.num_nodes, options.sharded_checkpoint)
 
 
 def launched_by() -> list[ClusterEnvironment]:
-    """SLURM, under srun, without Lightning's signal handlers; else what Lightning finds."""
+    """SLURM (under srun) without Lightning's signal handlers; empty: Lightning finds it."""
     if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
         return [SLURMEnvironment(auto_requeue=False)]
     return []
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """Fully sharded data parallel: torch's `fully_shard` (FSDP2), on CUDA as on CPU.
+    """Fully sharded data parallel: torch's `fully_shard` (FSDP2), on CUDA and on the CPU.
 
-    Weights, gradients and optimizer states are split over all processes. A checkpoint is one file
-    with what a run on one device would have saved, or, if `sharded_checkpoint`, the folder of
-    `vision.checkpoints.sharded`; each resumes with any strategy and number of processes.
+    Weights, gradients and optimizer state are split over all processes. A checkpoint is a single
+    file, the same as a run on one device writes, or, with `sharded_checkpoint`, the folder of
+    `vision.checkpoints.sharded`. Either resumes with any strategy and any number of processes.
 
-    Lightning's own checkpoints number the optimizer's states by the model's parameters, and its
-    other strategies by the optimizer's, which differ where parameters are in groups.
+    Lightning's own checkpoints of this strategy promise less. The single file numbers optimizer
+    state by the model's parameters, where other strategies number it by the optimizer's, so that it
+    resumes only here; the folder is written in place, over the last good one, with no checksums,
+    and its `.metadata` is a pickle.
     """
 
     def __init__(self, world_size: int, sharded_checkpoint: bool = False) -> None:
-        super().__init__(
-            data_parallel_size=world_size,
-            tensor_parallel_size=1,
-            save_distributed_checkpoint=sharded_checkpoint,
-        )
+        super().__init__(data_parallel_size=world_size, tensor_parallel_size=1)
+        self.sharded_checkpoint = sharded_checkpoint
 
     @property
     def lightning_restore_optimizer(self) -> bool:
@@ -67,9 +66,9 @@ class ShardedStrategy(ModelParallelStrategy):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None
     ) -> None:
-        """Write the file, or the folder. Raises UnwritableError."""
+        """Write the file or the folder. Raises UnwritableError."""
         path = Path(self.broadcast(filepath))
-        if self._save_distributed_checkpoint:
+        if self.sharded_checkpoint:
             save_sharded(checkpoint, path, previous_of(path))
             return
         whole = _map(checkpoint, self._whole)
@@ -77,24 +76,14 @@ class ShardedStrategy(ModelParallelStrategy):
             self.checkpoint_io.save_checkpoint(whole, path)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> Any:
-        """The checkpoint, read without running code; of a folder each process reads its part."""
+        """The checkpoint, without running code in it; of a folder, each process reads its part."""
         path = Path(checkpoint_path)
         if not is_sharded(path):
             return read_file(path)
-        own = self._module.state_dict()
-        parameters = [_parameters(optimizer) for optimizer in self.optimizers]
-
-        def like(name: str, size: torch.Size) -> Tensor | None:
-            kind, _, place = name.partition("/")
-            if kind == "weights":
-                target = own.get(place)
-            else:
-                number, parameter, _ = place.split("/", 2)
-                target = parameters[int(number)][int(parameter)]
-            if isinstance(target, DTensor) and target.size() == size:
-                return torch.empty_like(target)
-            return None
-
+        like = {tensor_name("weights", k): v for k, v in self._module.state_dict().items()}
+        for i, optimizer in enumerate(self.optimizers):
+            numbered = enumerate(_parameters(optimizer))
+            like |= {tensor_name("optimizer", i, number): p for number, p in numbered}
         return read_sharded(path, like)
 
     def load_model_state_dict(self, checkpoint: Any, strict: bool = True) -> None:
@@ -117,7 +106,7 @@ class ShardedStrategy(ModelParallelStrategy):
         return self.lightning_module
 
     def _whole(self, tensor: Tensor) -> Tensor:
-        """A copy on the CPU of the first process; the others only give their parts."""
+        """The whole of a sharded tensor, on the CPU of rank 0; all ranks must call."""
         if not isinstance(tensor, DTensor):
             return tensor
         full = tensor.full_tensor()
@@ -125,22 +114,24 @@ class ShardedStrategy(ModelParallelStrategy):
 
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:
-    """In the order in which its state is numbered."""
+    """In the order in which the optimizer's state is numbered."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _split(value: Any, target: Tensor | None) -> Any:
-    """`value` split as `target` is, where it is a tensor of that size and not split yet."""
+    """`value` sharded as `target` is, if it is a whole tensor of the same size."""
     if not isinstance(value, Tensor) or isinstance(value, DTensor):
         return value
     if not isinstance(target, DTensor) or value.size() != target.size():
         return value
-    mesh, placements = target.device_mesh, target.placements
-    # each process has the file and takes its part of it: nothing is sent
-    return distribute_tensor(value.to(target.device), mesh, placements, src_data_rank=None)
+    # every rank has read the file and takes its part: no communication
+    return distribute_tensor(
+        value.to(target.device), target.device_mesh, target.placements, src_data_rank=None
+    )
 
 
-def _map(tree: Any, function: Any) -> Any:
+def _map(tree: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """`tree` of dicts and lists with `function` applied to its tensors."""
     if isinstance(tree, Tensor):
         return function(tree)
     if isinstance(tree, dict):

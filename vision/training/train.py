@@ -66,7 +66,7 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
     loggers = [table, *open_loggers(config, folder, step)]
     callbacks = [
         timer,
-        *task_callbacks(config, len(data.class_names), folder),
+        *task_callbacks(config, folder),
         *_diagnostics(config, folder, step),
     ]
     trainer = make_trainer(task, folder, callbacks, accumulate, loggers)

@@ -1,4 +1,4 @@
-"""Which callbacks a task gets besides those of every training."""
+"""Which callbacks a task gets besides those of every task."""
 
 from __future__ import annotations
 
@@ -13,25 +13,22 @@ from vision.training.callbacks.reconstruction import Reconstructions
 from vision.training.callbacks.samples import SampleGrid
 
 
-def task_callbacks(config: Config, num_classes: int, folder: Path) -> list[pl.Callback]:
-    """What `config.task` wants done beside its training; `folder` is the run's directory."""
-    found: list[pl.Callback] = []
+def task_callbacks(config: Config, folder: Path) -> list[pl.Callback]:
+    """The callbacks that `config` asks for; `folder` is the run directory.
+
+    A task of a user's own may define Lightning's `configure_callbacks` instead.
+    """
     mae, dit = config.mae, config.dit
-    if config.task == "mae" and mae.knn_every_n_epochs is not None:
-        found.append(KnnAccuracy(mae.knn_every_n_epochs, mae.knn_neighbors, num_classes))
-    if config.task == "mae" and mae.pictures_every_n_epochs is not None:
-        found.append(
-            Reconstructions(
-                folder / "reconstructions",
-                mae.pictures_every_n_epochs,
-                mae.pictures,
-                mae.mask_ratio,
-                config.data,
-                config.seed,
-            )
-        )
-    if config.task == "dit" and dit.sample_every_n_steps is not None:
-        found.append(SampleGrid(folder / "samples", dit.sample_every_n_steps))
-    if config.task == "dit" and config.evaluation.extractor is not None:
-        found.append(GenerationMetrics(config, folder / "evaluation"))
+    found: list[pl.Callback] = []
+    if config.task == "mae":
+        if mae.knn_every_n_epochs is not None:
+            found.append(KnnAccuracy(mae.knn_every_n_epochs, mae.knn_neighbors))
+        if mae.pictures_every_n_epochs is not None:
+            pictures = folder / "reconstructions"
+            found.append(Reconstructions(pictures, config, mae.pictures_every_n_epochs))
+    if config.task == "dit":
+        if dit.sample_every_n_steps is not None:
+            found.append(SampleGrid(folder / "samples", dit.sample_every_n_steps))
+        if config.evaluation.extractor is not None:
+            found.append(GenerationMetrics(config, folder / "evaluation"))
     return found

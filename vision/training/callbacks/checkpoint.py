@@ -1,4 +1,4 @@
-"""`last.ckpt`: everything that an exact resume needs, written often, never lost."""
+"""`last.ckpt`: all that an exact resume needs, saved often and never lost."""
 
 from __future__ import annotations
 
@@ -17,38 +17,39 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from vision.checkpoints.archive import previous_of, save_whole
 from vision.checkpoints.read import read_checkpoint
 from vision.tasks.finite import nonfinite_tensor
+from vision.training.callbacks.lightning_private import count_batches_as, log_step
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place, reads it back, renames it; keeps `previous.ckpt`.
 
-    Lightning writes to the system's folder for temporary files and moves from there: across file
+    Lightning writes to the system's temporary folder and moves the file from there: between file
     systems that is a copy, which a kill or a full disk can cut short.
     """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        """Raises UnwritableError, leaving what was there, if it cannot be written."""
+        """Raises UnwritableError, leaving the file that was there."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_whole(checkpoint, path, previous_of(path))
 
     def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
-        """Whatever wrote it, without running code. Raises ValueError if it is not whole."""
+        """Whatever strategy wrote it; runs no code in it. Raises ValueError if damaged."""
         return read_checkpoint(Path(path))
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes `last.ckpt` after each epoch and, if asked, every n optimizer steps or minutes.
+    """Saves `last.ckpt` after each epoch and, if asked, every n optimizer steps or minutes.
 
-    The one before it stays as `previous.ckpt`. A SIGTERM, or under SLURM a SIGUSR1, to any process
-    saves when all have finished their step, and ends training with a SIGTERMException; during
-    validation it waits for its end, so that nothing is lost.
+    The checkpoint before it stays as `previous.ckpt`. When any rank receives SIGTERM, or SIGUSR1
+    under SLURM, all finish their step, save, and end with a SIGTERMException; a signal during
+    validation waits for its end.
 
-    Lightning's ModelCheckpoint takes either steps or epochs, and a checkpoint of the last step of
-    an epoch would resume past that epoch's validation; this one leaves that step to the end of
-    the epoch. Lightning's handlers of signals communicate at once, wherever other processes are.
+    Lightning's ModelCheckpoint saves by steps or by epochs, not both, and its checkpoint of an
+    epoch's last step resumes after that epoch's validation; this one leaves that step to the end of
+    the epoch. Lightning's signal handlers communicate at once, wherever the other ranks are.
     """
 
     def __init__(
@@ -64,15 +65,17 @@ class LastCheckpoint(Checkpoint):
         self._signalled = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take signals over from Lightning, which gives them back to whom they were."""
-        self._watch()
+        """Replace Lightning's signal handlers; Lightning restores the previous ones at the end."""
+        if threading.current_thread() is not threading.main_thread():
+            return  # only the main thread may set handlers
+        signal.signal(signal.SIGTERM, self._on_signal)
+        if "SLURM_JOB_ID" in os.environ:  # sbatch --signal=USR1@SECONDS
+            signal.signal(signal.SIGUSR1, self._on_signal)
 
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The same for the test, which has nothing to save."""
-        self._watch()
+    on_test_start = on_train_start
 
     def on_test_batch_end(self, *arguments: Any) -> None:
-        """Stop at once: resuming repeats the test."""
+        """Stop at once: there is nothing to save, and resuming repeats the test."""
         if self._signalled:
             raise SIGTERMException
 
@@ -84,14 +87,13 @@ class LastCheckpoint(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Save where it is due and the step complete; the last step is left to the epoch's end."""
+        """Save if due after a complete step; the epoch's last step is saved at its end."""
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if not stepped or trainer.is_last_batch:
             return
         stop = self._to_stop(trainer)
         if stop or self._due(trainer):
-            # Lightning logs the step after this hook; a process that ends before never would
-            trainer._logger_connector.update_train_step_metrics()
+            log_step(trainer)  # a process that ends before Lightning does would lose the step
             self._save(trainer, pl_module)
         if stop:
             raise SIGTERMException
@@ -106,30 +108,14 @@ class LastCheckpoint(Checkpoint):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Count batches as this run does, where it accumulates another number of them to a step."""
-        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-        before = progress["total"]["ready"]
-        now = checkpoint["global_step"] * trainer.accumulate_grad_batches
-        if before == now:
-            return
-        for counts in (progress["total"], progress["current"]):
-            # one batch is not completed yet where it was saved between two steps
-            left = counts["ready"] - counts["completed"]
-            ready = counts["ready"] * now // before
-            counts.update(ready=ready, started=ready, processed=ready, completed=ready - left)
-
-    def _watch(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return  # which alone may set handlers
-        signal.signal(signal.SIGTERM, self._on_signal)
-        if "SLURM_JOB_ID" in os.environ:  # sbatch --signal=USR1@SECONDS
-            signal.signal(signal.SIGUSR1, self._on_signal)
+        """Resume at the right batch if this run accumulates another number of them to a step."""
+        count_batches_as(checkpoint, trainer.accumulate_grad_batches)
 
     def _on_signal(self, *arguments: Any) -> None:
         self._signalled = True
 
     def _to_stop(self, trainer: pl.Trainer) -> bool:
-        """Whether any process was told to stop: all must save together."""
+        """Whether any rank was told to stop: all must save together."""
         return trainer.strategy.reduce_boolean_decision(self._signalled, all=False)
 
     def _due(self, trainer: pl.Trainer) -> bool:
@@ -141,7 +127,7 @@ class LastCheckpoint(Checkpoint):
         return trainer.strategy.broadcast(late)  # clocks differ, and all must save together
 
     def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # losses and gradients are looked at every few steps only: a last good checkpoint must stay
+        # losses and gradients are checked only every few steps; never replace a good checkpoint
         broken = nonfinite_tensor(pl_module.named_parameters())
         if broken is not None:
             raise FloatingPointError(
@@ -149,6 +135,6 @@ class LastCheckpoint(Checkpoint):
                 "stays as it was. Lower optim.lr, set optim.clip_grad, or use more warm-up"
             )
         for logger in trainer.loggers:
-            logger.save()  # the figures up to here must not be lost with a process killed next
+            logger.save()  # a kill after this checkpoint must not lose the metrics before it
         trainer.save_checkpoint(self.path, weights_only=False)
         self._saved_at = time.monotonic()

@@ -1,4 +1,4 @@
-"""What the norms do while a model trains: sizes of inputs and outputs, coefficients, gradients."""
+"""What the norms do in training: size of inputs and outputs, coefficients, gradients."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ from vision.training.callbacks.metrics_csv import MetricsCSV
 
 
 class NormDiagnostics(pl.Callback):
-    """Writes `diagnostics.csv`: at each n-th step one column per norm and figure.
+    """Writes `diagnostics.csv`, a row every n steps.
 
-    Columns are `LAYER/FIGURE`: `input_rms` and `output_rms`, what the norm tells of itself
-    (`Norm.diagnose`: SeeDNorm's coefficient, the saturation of DyT and Derf), and `norm_P`,
-    `grad_norm_P` for each parameter P. Between those steps nothing is hooked or computed.
+    Columns are `LAYER/METRIC`: `input_rms` and `output_rms`; the norm's own metrics
+    (`Norm.diagnose`: SeeDNorm's coefficient, the saturation of DyT and Derf); `norm_P` and
+    `grad_norm_P` for each parameter P. Between these steps nothing is hooked or computed.
     """
 
     def __init__(self, path: Path, every_n_steps: int, resume_step: int | None = None) -> None:
         self.every_n_steps = every_n_steps
         self.table = MetricsCSV(path, resume_step)
-        self._figures: dict[str, Tensor] = {}
+        self._row: dict[str, Tensor] = {}
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Hook the norms where the step is due; of an accumulated batch the last part counts."""
-        if trainer.global_step % self.every_n_steps == 0:  # norms of sharded weights take all
+        """Hook the norms if the step is due; of accumulated batches the last one counts."""
+        if trainer.global_step % self.every_n_steps == 0:
             for name, norm in _norms(pl_module.get_submodule("model")):
                 self._hooks.append(norm.register_forward_hook(partial(self._look, name)))
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Take the parameters' and gradients' norms, before clipping, and write the row."""
+        """Compute norms of parameters and unclipped gradients, and write the row; all ranks."""
         if not self._hooks:
             return
         for name, norm in _norms(pl_module.get_submodule("model")):
             for key, parameter in norm.named_parameters(recurse=False):
-                self._figures[f"{name}/norm_{key}"] = _norm_of(parameter.detach())
+                self._row[f"{name}/norm_{key}"] = _norm_of(parameter.detach())
                 if parameter.grad is not None:
-                    self._figures[f"{name}/grad_norm_{key}"] = _norm_of(parameter.grad)
-        values = torch.stack([v.float() for v in self._figures.values()]).tolist()  # waits once
-        self.table.log_metrics(dict(zip(self._figures, values, strict=True)), trainer.global_step)
-        self._figures.clear()
+                    self._row[f"{name}/grad_norm_{key}"] = _norm_of(parameter.grad)
+        values = torch.stack([v.float() for v in self._row.values()]).tolist()  # waits once
+        self.table.log_metrics(dict(zip(self._row, values, strict=True)), trainer.global_step)
+        self._row.clear()
 
     def on_train_batch_end(
         self,
@@ -60,27 +60,27 @@ class NormDiagnostics(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Leave the norms as they were."""
+        """Remove the hooks."""
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
 
     def on_save_checkpoint(self, trainer: pl.Trainer, *arguments: Any) -> None:
-        """The rows up to a checkpoint must not be lost with a process killed next."""
+        """A kill after this checkpoint must not lose the rows before it."""
         self.table.save()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write what is left."""
+        """Write the last rows."""
         self.table.save()
 
     @torch.no_grad()
     def _look(self, name: str, norm: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         x = inputs[0].detach()
-        self._figures[f"{name}/input_rms"] = x.float().square().mean().sqrt()
-        self._figures[f"{name}/output_rms"] = output.detach().float().square().mean().sqrt()
+        self._row[f"{name}/input_rms"] = x.float().square().mean().sqrt()
+        self._row[f"{name}/output_rms"] = output.detach().float().square().mean().sqrt()
         if isinstance(norm, Norm):
             for key, value in norm.diagnose(x).items():
-                self._figures[f"{name}/{key}"] = value
+                self._row[f"{name}/{key}"] = value
 
 
 def _norm_of(tensor: Tensor) -> Tensor:

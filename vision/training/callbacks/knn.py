@@ -16,19 +16,18 @@ from vision.metrics.knn import knn_predict
 
 
 class KnnAccuracy(pl.Callback):
-    """Logs `val/knn_top1` (percent): validation images classified by their training neighbours.
+    """Logs `val/knn_top1` (percent): validation images classified by their nearest training images.
 
-    Features are those of `task.model.features`, of images as evaluation sees them. Figures come
-    before the first step (of the random encoder, at step 0), at every n-th epoch and at the last.
+    Neighbors are searched in `task.model.features` of images prepared as for evaluation. Logged
+    before training (the random encoder, as step 0), every n epochs and after the last.
     """
 
-    def __init__(self, every_n_epochs: int, neighbors: int, num_classes: int) -> None:
+    def __init__(self, every_n_epochs: int, neighbors: int) -> None:
         self.every_n_epochs = every_n_epochs
         self.neighbors = neighbors
-        self.num_classes = num_classes
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Judge the encoder that has learned nothing, so that the rise can be seen."""
+        """Evaluate the untrained encoder, as a baseline."""
         if trainer.global_step > 0:
             return
         training = pl_module.training
@@ -42,7 +41,7 @@ class KnnAccuracy(pl.Callback):
             print(f"k-NN    {value:.2f} % top-1 before training", flush=True)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Judge the encoder where the epoch is due."""
+        """Evaluate the encoder if the epoch is due."""
         epoch = trainer.current_epoch + 1
         if epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs:
             pl_module.log("val/knn_top1", self._accuracy(trainer, pl_module))
@@ -50,20 +49,19 @@ class KnnAccuracy(pl.Callback):
     @torch.no_grad()
     def _accuracy(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> float:
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        # each process makes the features of its share; the bank is needed whole
+        # each rank computes features of its part of both splits, and needs the whole bank
         bank, labels = (_gather(t) for t in _features(trainer, pl_module, data.bank_dataloader()))
         features, targets = _features(trainer, pl_module, data.val_dataloader())
-        metric = MulticlassAccuracy(self.num_classes, average="micro").to(pl_module.device)
-        metric.update(
-            knn_predict(features, bank, labels, self.num_classes, self.neighbors), targets
-        )
+        predicted = knn_predict(features, bank, labels, data.num_classes, self.neighbors)
+        metric = MulticlassAccuracy(data.num_classes, average="micro").to(pl_module.device)
+        metric.update(predicted, targets)
         return 100 * float(metric.compute())
 
 
 def _features(
     trainer: pl.Trainer, pl_module: pl.LightningModule, loader: Iterable[Batch]
 ) -> tuple[Tensor, Tensor]:
-    """Features [N, D] and classes [N] of this process's share of a loader."""
+    """Features [N, D] and classes [N] of this rank's part of a split."""
     model, precision = pl_module.get_submodule("model"), trainer.precision_plugin
     features, targets = [], []
     with precision.forward_context():

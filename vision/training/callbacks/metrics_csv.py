@@ -1,4 +1,4 @@
-"""Metrics as CSV that survive kills and resumes."""
+"""metrics.csv, which survives kills and resumes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from vision.files import written
 
 
 class MetricsCSV(Logger):
-    """One row per step in `metrics.csv`, rewritten whole under a temporary name and renamed.
+    """One row per step; `save` writes the whole table to a temporary file and renames it.
 
-    Lightning's CSVLogger deletes the file of the run that it resumes; this one reads it back and
-    drops only what came after the checkpoint (`resume_step`), which will be logged again.
+    Lightning's CSVLogger deletes the table of a run that is resumed. This one keeps it up to the
+    checkpoint (`resume_step`); later rows will be logged again.
     """
 
     def __init__(self, path: Path, resume_step: int | None = None) -> None:
@@ -25,7 +25,7 @@ class MetricsCSV(Logger):
         self.path = path
         self.rows: dict[int, dict[str, float]] = {}
         if resume_step is not None and path.exists():
-            # validation is logged at the step that comes next: the row of resume_step is kept too
+            # rows count steps from 0, and validation is logged in the row of the next step
             self.rows = {k: v for k, v in read_metrics(path).items() if k <= resume_step}
 
     @property
@@ -40,7 +40,7 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any) -> None:
-        """The run directory holds the config already."""
+        """Nothing: the run directory holds the config."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -50,7 +50,7 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Write all rows; Lightning calls this after each epoch and at the end."""
+        """Write all rows; Lightning calls this whenever it has logged."""
         if not self.rows:
             return
         columns = sorted({key for row in self.rows.values() for key in row})
@@ -60,12 +60,12 @@ class MetricsCSV(Logger):
             writer.writerows({"step": step, **row} for step, row in sorted(self.rows.items()))
 
     def finalize(self, status: str) -> None:
-        """Write what is left, after success as after a failure."""
+        """Write the last rows, after success or failure."""
         self.save()
 
 
 def read_metrics(path: Path) -> dict[int, dict[str, float]]:
-    """Rows of a `metrics.csv` by step, without the cells that are empty."""
+    """Rows of a `metrics.csv` by step, without empty cells."""
     with path.open(newline="") as file:
         return {
             int(row.pop("step")): {key: float(value) for key, value in row.items() if value}

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on."""
+"""Speed and progress of a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Throughput(pl.Callback):
         self._since: float | None = None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leave validation and checkpoints out of the measurement."""
+        """Restart, so that validation and checkpoints are not measured."""
         self._images, self._since = 0, None
 
     def on_train_batch_end(
@@ -29,7 +29,7 @@ class Throughput(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Count images; the first batch only starts the clock, for it holds the warm-up."""
+        """Count images; the first batch includes warm-up and only starts the clock."""
         now = time.perf_counter()
         if self._since is None:
             self._since = now
@@ -42,10 +42,10 @@ class Throughput(pl.Callback):
 
 
 class DataWait(pl.Callback):
-    """Logs `train/data_wait_percent`: how much of the time it was the data that was waited for.
+    """Logs `train/data_wait_percent`: percentage of time spent waiting for data.
 
-    Per cent of the time between two logged steps that a process stood still until the loader had a
-    batch for it; the largest of all processes, since the others wait for that one.
+    Measured between two logged steps, and the largest over ranks, since the others wait for that
+    one.
     """
 
     def __init__(self, every_n_steps: int) -> None:
@@ -53,7 +53,7 @@ class DataWait(pl.Callback):
         self._since: tuple[float, float] | None = None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leave validation and checkpoints out of the measurement."""
+        """Restart, so that validation and checkpoints are not measured."""
         self._since = None
 
     def on_train_batch_end(
@@ -64,7 +64,7 @@ class DataWait(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Log; the first batch only starts the clock, for workers start before it."""
+        """Log; the first batch includes the start of the workers and only starts the clock."""
         waited = trainer.train_dataloader.waited  # type: ignore[union-attr]
         now = time.perf_counter()
         if self._since is None:
@@ -76,21 +76,21 @@ class DataWait(pl.Callback):
 
 
 class EpochLine(pl.Callback):
-    """Prints one line per epoch, which stays when the progress bar has gone.
+    """Prints one line per epoch, which stays when the progress bar is gone.
 
-    `shown`: names of the logged figures in it, left out where they were not logged.
+    `shown`: names of the metrics in it; those that were not logged are left out.
     """
 
     def __init__(self, shown: Sequence[str]) -> None:
         self.shown = shown
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print the figures of the epoch on the first process."""
+        """Print the epoch's metrics, on rank 0."""
         if not trainer.is_global_zero:
             return
         values = trainer.callback_metrics
-        figures = "  ".join(
+        metrics = "  ".join(
             f"{key} {float(values[key]):.4g}" for key in self.shown if key in values
         )
         epoch, last = trainer.current_epoch + 1, trainer.max_epochs
-        print(f"epoch {epoch:>{len(str(last))}}/{last}  {figures}", flush=True)
+        print(f"epoch {epoch:>{len(str(last))}}/{last}  {metrics}", flush=True)

@@ -1,4 +1,4 @@
-"""What a masked autoencoder sees and makes of it: pictures while it trains."""
+"""Pictures of a masked autoencoder's reconstructions while it trains."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from vision.config.schema import DataConfig
+from vision.config import Config
 from vision.datasets.datamodule import ImageDataModule
 from vision.evaluation.reconstructions import picture
 from vision.models.mae import MAE
@@ -18,30 +18,19 @@ from vision.seeding import derive_seed
 
 
 class Reconstructions(pl.Callback):
-    """Writes `EPOCH.png` into `folder` every n epochs and at the last, and to TensorBoard.
+    """Writes `EPOCH.png` into `folder`, and to TensorBoard, every n epochs and after the last.
 
-    One row per image, the first of the validation split, always under the same masks: original,
-    masked, reconstruction. `model` of the task is an `MAE`.
+    One row per image (the first of the validation split): original, masked, reconstruction. The
+    masks are the same in every picture.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        every_n_epochs: int,
-        count: int,
-        mask_ratio: float,
-        data: DataConfig,
-        seed: int,
-    ) -> None:
+    def __init__(self, folder: Path, config: Config, every_n_epochs: int) -> None:
         self.folder = folder
+        self.config = config
         self.every_n_epochs = every_n_epochs
-        self.count = count
-        self.mask_ratio = mask_ratio
-        self.data = data
-        self.seed = seed
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw where the epoch is due, on the first process."""
+        """Draw if the epoch is due, on rank 0."""
         epoch = trainer.current_epoch + 1
         due = epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
         if not due or not trainer.is_global_zero:
@@ -50,12 +39,12 @@ class Reconstructions(pl.Callback):
         images = self._first_images(data)
         if len(images) == 0:
             return
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "reconstruction"))
+        generator = torch.Generator().manual_seed(derive_seed(self.config.seed, "reconstruction"))
         model = cast(MAE, pl_module.get_submodule("model"))
         precision = trainer.precision_plugin
         with precision.forward_context():
             images = precision.convert_input(images.to(pl_module.device))
-            grid = picture(model, images, self.mask_ratio, self.data, generator)
+            grid = picture(model, images, self.config.mae.mask_ratio, self.config.data, generator)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_png(grid, self.folder / f"{epoch:04d}.png")
         for logger in trainer.loggers:
@@ -63,10 +52,10 @@ class Reconstructions(pl.Callback):
                 logger.experiment.add_image("reconstruction", grid, trainer.global_step)
 
     def _first_images(self, data: ImageDataModule) -> torch.Tensor:
-        """The first `count` images of this process's share of the validation split."""
-        found: list[torch.Tensor] = []
+        """The first `mae.pictures` images of this rank's part of the validation split."""
+        count, found = self.config.mae.pictures, []
         for batch in data.val_dataloader():
             found.append(batch.images)
-            if sum(map(len, found)) >= self.count:
+            if sum(map(len, found)) >= count:
                 break
-        return torch.cat(found)[: self.count]
+        return torch.cat(found)[:count]

@@ -1,0 +1,34 @@
+"""The only private parts of Lightning that this package uses, as tried with version 2.6.6.
+
+tests/training/callbacks/test_lightning_private.py fails where they change.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+
+
+def log_step(trainer: pl.Trainer) -> None:
+    """Log the metrics of the current step now; Lightning does so after `on_train_batch_end`.
+
+    `Trainer.logged_metrics` would not do: it also holds the last values of earlier epochs.
+    """
+    trainer._logger_connector.update_train_step_metrics()
+
+
+def count_batches_as(checkpoint: dict[str, Any], accumulate: int) -> None:
+    """Convert the batch counts of a checkpoint to `accumulate` batches for each optimizer step.
+
+    Lightning resumes at the batch that it counted, and has no setting for another accumulation.
+    """
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    before, now = progress["total"]["ready"], checkpoint["global_step"] * accumulate
+    if before == now:
+        return
+    for counts in (progress["total"], progress["current"]):
+        # a checkpoint between two steps is saved before Lightning counts its batch as completed
+        left = counts["ready"] - counts["completed"]
+        ready = counts["ready"] * now // before
+        counts.update(ready=ready, started=ready, processed=ready, completed=ready - left)
