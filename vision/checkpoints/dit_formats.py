@@ -91,7 +91,7 @@ def to_diffusers(model: DiT) -> DiTTransformer2DModel:
     """
     config = model.config
     if any("norm" in name for name, _ in model.named_parameters()) or config.norm != "layernorm":
-        raise ValueError(f"norm {config.norm!r}: diffusers' DiT has only LayerNorm without parameters")
+        raise ValueError(f"norm {config.norm!r}: diffusers' DiT has only LayerNorm without affine")
     if config.mlp_ratio != 4:
         raise ValueError(f"mlp_ratio {config.mlp_ratio}: diffusers' DiT has 4")
     other = DiTTransformer2DModel(

@@ -59,8 +59,7 @@ def check_run(config: Config, resume: bool) -> None:
     Imports no torch.
     """
     check_launch(config.trainer, os.environ)
-    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-    if any(os.environ.get(name, "0") != "0" for name in ranks):
+    if not _is_first_process():
         return
     folder = run_directory(config)
     saved = folder / "config.yaml"
@@ -76,10 +75,14 @@ def check_run(config: Config, resume: bool) -> None:
 
 
 def open_run(config: Config) -> Path:
-    """Make or reopen the run directory."""
+    """Make or reopen the run directory; only the first process writes `config.yaml`.
+
+    Another node may get here before the first process has checked what is in the directory.
+    """
     folder = run_directory(config)
     folder.mkdir(parents=True, exist_ok=True)
-    save_config(config, folder / "config.yaml")
+    if _is_first_process():
+        save_config(config, folder / "config.yaml")
     return folder
 
 
@@ -96,6 +99,12 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
     """`summary.json` of a finished run, None where it has not finished."""
     path = folder / "summary.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _is_first_process() -> bool:
+    """By what launchers tell a process, since torch.distributed starts later."""
+    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in ranks)
 
 
 def _reject_changes(saved: Config, given: Config, folder: Path) -> None:

@@ -32,7 +32,7 @@ class Step(pl.LightningModule):
         self.layer = nn.Linear(1, 1)
 
     def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
-        self.log("step", float(batch_idx))
+        self.log("index", float(batch_idx))
         return self.layer(batch).mean()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -52,7 +52,7 @@ class Early(pl.Callback):
         if trainer.global_step == 2:
             assert [step for step, _ in self.rows] == [0]
             log_step(trainer)
-            assert self.rows[-1] == (1, {"step": 1.0, "epoch": 0})
+            assert self.rows[-1] == (1, {"index": 1.0, "epoch": 0})
             trainer.save_checkpoint(trainer.default_root_dir + "/a.ckpt", weights_only=False)
 
     def on_save_checkpoint(
