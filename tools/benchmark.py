@@ -14,9 +14,9 @@ data    our loader against timm's create_loader: images per second of whole epoc
 (that formula, compiled), compiled (our C++ kernel), triton (ours), liger.
 Targets on a GPU, which nobody has measured yet: SeeDNorm by triton reaches 90 % of a copy's bytes
 per second and takes at most 1.05 times Liger's RMSNorm (norms --dtype bfloat16 --peer liger).
-    OMP_NUM_THREADS=2 tools/benchmark.py norms --json runs/norms.json --plot runs/norms.png
-    OMP_NUM_THREADS=2 tools/benchmark.py models --norms layernorm seednorm
-    tools/benchmark.py data --workers 4 --json runs/data.json
+    OMP_NUM_THREADS=2 python tools/benchmark.py norms --json runs/norms.json --plot runs/norms.png
+    OMP_NUM_THREADS=2 python tools/benchmark.py models --norms layernorm seednorm
+    python tools/benchmark.py data --workers 4 --json runs/data.json
 """
 
 import argparse

@@ -59,6 +59,20 @@ def calls(pages: dict[str, str], blocks, home: Path) -> list[list[str]]:
 
 
 @pytest.fixture(scope="module")
+def examples() -> list[list[str]]:
+    """The calls that the tools' --help shows."""
+    found = []
+    for file in (ROOT / "tools").glob("*.py"):
+        text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+        pattern = r"(?m)^ +((?:OMP_NUM_THREADS|python|torchrun)\b.*(?:\\\n.*)*)"
+        found += [
+            tool_call(words) for code in re.findall(pattern, text) for words in commands(code)
+        ]
+    assert len(found) > 20
+    return found
+
+
+@pytest.fixture(scope="module")
 def answers(forked, home: Path, tmp_path_factory) -> Callable[..., list[tuple[int, str]]]:
     """Exit code and output of calls, all in one process; `parse` only parses their arguments."""
 
@@ -71,8 +85,11 @@ def answers(forked, home: Path, tmp_path_factory) -> Callable[..., list[tuple[in
 
 
 @pytest.mark.slow
-def test_every_tool_takes_its_arguments(calls: list[list[str]], answers) -> None:
-    for call, (code, output) in zip(calls, answers("parse", calls), strict=True):
+def test_every_tool_takes_its_arguments(
+    calls: list[list[str]], examples: list[list[str]], answers
+) -> None:
+    both = calls + examples
+    for call, (code, output) in zip(both, answers("parse", both), strict=True):
         assert code == 0, f"{call}: {output}"
 
 
