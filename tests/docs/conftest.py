@@ -38,19 +38,11 @@ def blocks() -> Blocks:
 
 
 @pytest.fixture(scope="session")
-def home(
-    pages: dict[str, str],
-    blocks: Blocks,
-    trained: Path,
-    trained_dit: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    """A folder with the files that the pages' commands read, all of them small."""
+def home(pages: dict[str, str], blocks: Blocks, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that the pages' commands read, all of them small, but no runs."""
     home = tmp_path_factory.mktemp("home")
     for name in ("configs", "tools"):
         (home / name).symlink_to(ROOT / name)
-    for run, source in (("vit_ti_seednorm", trained), ("dit_b4_seednorm", trained_dit)):
-        shutil.copytree(source, home / "runs" / run)
     for folder in ("datasets/imagenet", "my_images", "ROOT"):
         for split in ("train", "val"):
             for label in ("a", "b"):
@@ -66,4 +58,12 @@ def home(
         for code, _ in blocks(text, "python"):
             if named := re.match(r"# (\w+\.py)\n", code):  # a file that other snippets use
                 (home / named[1]).write_text(code, encoding="utf-8")
+    return home
+
+
+@pytest.fixture(scope="session")
+def home_with_runs(home: Path, trained: Path, trained_dit: Path) -> Path:
+    """The same folder with the two runs that the library page uses."""
+    for run, source in (("vit_ti_seednorm", trained), ("dit_b4_seednorm", trained_dit)):
+        shutil.copytree(source, home / "runs" / run)
     return home

@@ -64,7 +64,7 @@ def examples() -> list[list[str]]:
     found = []
     for file in (ROOT / "tools").glob("*.py"):
         text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
-        pattern = r"(?m)^ +((?:OMP_NUM_THREADS|python|torchrun)\b.*(?:\\\n.*)*)"
+        pattern = r"(?m)^ +((?:OMP_NUM_THREADS|python|torchrun)\b(?:[^\\\n]|\\\n)*)"
         found += [
             tool_call(words) for code in re.findall(pattern, text) for words in commands(code)
         ]
