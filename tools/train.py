@@ -37,9 +37,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="of the training split, for --plan")
     arguments = parser.parse_intermixed_args()
     if arguments.plan:
-        from vision.training.plan.command import plan
+        from vision.training.plan.tables import plan_run
 
-        print(plan([arguments.config, *arguments.more], arguments.images))
+        print(plan_run([arguments.config, *arguments.more], arguments.images))
         return
     loaded = load_checked([arguments.config, *arguments.more])
     if arguments.print_config:

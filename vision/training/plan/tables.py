@@ -1,111 +1,188 @@
-"""Estimates as Markdown tables, which a terminal shows as well."""
+"""Training plans as text: `tools/train.py --plan`, and the tables of docs/scaling.md.
+
+`python -m vision.training.plan.tables docs/scaling.md` writes those anew.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import itertools
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from vision.training.plan.estimate import Estimate, Planner
-from vision.training.plan.hardware import FIGURES, value
+from vision.config import load_config
+from vision.config.load import split_arguments
+from vision.training.check import check_settings
+from vision.training.plan.hardware import CONSTANTS, value
+from vision.training.plan.planner import IMAGENET, Planner, TrainingPlan
 
-SIZE_COLUMNS = (
-    *("GPUs", "images x accumulated", "weights", "gradients", "moments", "EMA"),
-    *("activations", "GB per GPU"),
+PLAN_COLUMNS = (
+    *("GPUs", "images x accumulated", "weights", "gradients", "optimizer state", "EMA"),
+    *("activations", "GB per GPU", "compute ms", "optimizer ms", "communication ms"),
+    *("step ms", "MFU %", "GPU hours"),
 )
-TIME_COLUMNS = ("kernels ms", "optimizer ms", "links ms", "step ms", "MFU %", "GPU hours")
-SAVING_COLUMNS = ("setting", "GB per GPU", "difference", "step ms", "difference", "GPU hours")
+VARIANT_COLUMNS = ("GB per GPU", "difference", "step ms", "difference", "GPU hours")
+
+_CONFIGS = Path(__file__).parents[3] / "configs"
+RECIPES = sorted(path.stem for path in (_CONFIGS / "recipes").glob("imagenet_*.yaml"))
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with columns of even width; all but the first column to the right."""
-    widths = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
-    lines = [_line(columns, widths)]
-    rules = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines.append(f"| {' | '.join(rules)} |")
-    return "\n".join([*lines, *(_line(row, widths) for row in rows)])
+def plan_run(arguments: Sequence[str], images: int | None = None) -> str:
+    """The plan of `CONFIG.yaml [OVERLAY.yaml ...] [key=value ...]` as text.
+
+    Of the data only its name matters; `images` is the size of the training split where that is
+    not known. Raises ConfigError.
+    """
+    loaded = load_config(*split_arguments(arguments))
+    trainer = loaded.config.trainer
+    own = trainer.devices * trainer.num_nodes
+    try:
+        check_settings(loaded.config)
+        planner = Planner(loaded.config, images)
+        return plan_text(planner, sorted({1, 8, 64, own}), own if own > 1 else 8)
+    except (ValueError, FileNotFoundError) as error:
+        raise loaded.locate(error) from None
 
 
-def size_and_time(estimate: Estimate) -> list[str]:
-    """One row of SIZE_COLUMNS and TIME_COLUMNS."""
-    m, s, setup = estimate.memory, estimate.step, estimate.setup
-    sizes = (m.weights + m.gathered, m.gradients, m.moments, m.ema, m.activations)
-    return [
-        str(setup.devices),
-        f"{setup.images} x {setup.accumulate}",
-        *(f"{size / 1e9:.2f}" for size in sizes),
-        f"{m.total / 1e9:.1f}{'' if m.fits else ' (too much)'}",
-        *(f"{1e3 * t:.1f}" for t in (s.compute, s.optimizer, s.exposed, s.seconds)),
-        f"{100 * s.utilization:.0f}",
-        f"{estimate.gpu_hours:,.1f}",
-    ]
-
-
-def saving_rows(found: dict[str, Estimate]) -> list[list[str]]:
-    """Rows of SAVING_COLUMNS; the first estimate is what the others differ from."""
-    base = next(iter(found.values()))
-    rows = []
-    for name, estimate in found.items():
-        size, time = estimate.memory.total, estimate.step.seconds
-        first = estimate is base
-        rows.append(
-            [
-                name,
-                f"{size / 1e9:.1f}",
-                "" if first else _signed((size - base.memory.total) / 1e9, 1),
-                f"{1e3 * time:.1f}",
-                "" if first else f"{_signed(100 * (time / base.step.seconds - 1), 0)} %",
-                f"{estimate.gpu_hours:,.1f}",
-            ]
-        )
-    return rows
-
-
-def hardware_table() -> str:
-    """The numbers that everything is computed from."""
-    rows = [[f.meaning, f"{f.value:g}", f.unit, f.source] for f in FIGURES.values()]
-    return table(("number", "value", "unit", "source"), rows)
-
-
-def plan_text(planner: Planner, devices: Sequence[int], shown: int) -> str:
-    """All that `--plan` prints: a row per number of GPUs, and savings on `shown` of them.
+def plan_text(planner: Planner, devices: Iterable[int], shown: int) -> str:
+    """A row per number of devices, and variants on `shown` of them.
 
     Raises ValueError if the batch does not divide over `shown` GPUs.
     """
-    config, data = planner.config, planner.data
-    setup = planner.on(shown).setup
-    recording = planner.recording(setup.precision)
-    forward, backward = (recording.flops(b) / 1e9 for b in (False, True))
-    total, kind = config.trainer.batch_size_total, "FSDP" if setup.sharded else "DDP"
+    config, layout, per_epoch = planner.config, planner.layout(shown), planner.steps_per_epoch
+    cost = planner.count(layout.precision, layout.images)
+    forward, backward = (f / 1e9 / layout.images for f in (cost.forward_flops, cost.backward_flops))
+    total, epochs = config.trainer.batch_size_total, config.trainer.epochs
+    like = " (taken for ImageNet-1k)" if planner.images == IMAGENET[0] else ""
+    parts = ("FSDP" if layout.sharded else "DDP", "compile", "checkpointing")
+    used = (True, layout.compiled, layout.checkpointing)
     rows, refused = [], []
     for count in devices:
         try:
-            rows.append(size_and_time(planner.on(count)))
+            rows.append(plan_row(planner.plan(planner.layout(count))))
         except ValueError as error:
             refused.append(f"{count} GPUs: {error}")
     lines = [
-        "plan    on H100 SXM GPUs: computed, not measured; docs/scaling.md says from what",
-        f"data    {data.title}: {data.images:,} images, {planner.steps_per_epoch:,} steps of "
-        f"{total:,} x {config.trainer.epochs} epochs = {planner.steps:,} steps",
-        f"model   {config.model.name}, {recording.parameters:,} parameters, "
-        f"{recording.trainable:,} of them trained; norm {config.norm.name}",
+        "plan    on H100 SXM GPUs: computed, not measured; docs/scaling.md says how",
+        f"assumed {value('flops_reached'):.0%} of peak FLOP/s in matrix products, "
+        f"{value('traffic_autocast'):g} bytes of memory traffic per byte kept for the backward "
+        f"({value('traffic'):g} without autocast)",
+        f"data    {config.data.name}{like}: {planner.images:,} images, {per_epoch:,} steps of "
+        f"{total:,} x {epochs} epochs = {per_epoch * epochs:,} steps",
+        f"model   {config.model.name}, {cost.parameters:,} parameters, {cost.trainable:,} of them "
+        f"trained; norm {config.norm.name}",
         f"work    {forward:.2f} GFLOP forward and {backward:.2f} backward per image, "
         f"{(forward + backward) * total / 1e3:,.1f} TFLOP per step",
-        f"setup   {setup.precision}, {kind}{', compile' * setup.compiled}"
-        f"{', checkpointing' * setup.checkpointing}; GB per GPU hold {value('reserve') / 1e9:g} "
-        f"of reserve, of {value('memory') / 1e9:g}",
+        f"setup   {', '.join([layout.precision, *itertools.compress(parts, used)])}; GB per GPU "
+        f"include {value('reserve') / 1e9:g} of reserve, of {value('memory') / 1e9:g}",
         "",
-        table(SIZE_COLUMNS + TIME_COLUMNS, rows),
+        table(PLAN_COLUMNS, rows),
         *refused,
         "",
-        table((f"on {shown} GPUs", *SAVING_COLUMNS[1:]), saving_rows(planner.savings(shown))),
+        table((f"on {shown} GPUs", *VARIANT_COLUMNS), variant_rows(planner.variants(shown))),
     ]
     return "\n".join(lines)
 
 
-def _signed(number: float, digits: int) -> str:
-    return f"{round(number, digits) + 0.0:+.{digits}f}"  # + 0.0: no minus before a zero
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with columns of even width; all but the first aligned to the right."""
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    rules = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = []
+    for first, *others in (columns, rules, *rows):
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append(f"| {' | '.join([first.ljust(widths[0]), *cells])} |")
+    return "\n".join(lines)
 
 
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    first = cells[0].ljust(widths[0])
-    rest = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
-    return f"| {' | '.join([first, *rest])} |"
+def plan_row(plan: TrainingPlan) -> list[str]:
+    """One row of PLAN_COLUMNS."""
+    sizes = (plan.weights, plan.gradients, plan.optimizer_state, plan.ema, plan.activations)
+    times = (plan.compute, plan.optimizer, plan.communication, plan.seconds)
+    return [
+        str(plan.layout.devices),
+        f"{plan.layout.images} x {plan.layout.accumulate}",
+        *(f"{size / 1e9:.2f}" for size in sizes),
+        f"{plan.memory / 1e9:.1f}{' (too much)' * (plan.memory > value('memory'))}",
+        *(f"{1e3 * seconds:.1f}" for seconds in times),
+        f"{100 * plan.flops / plan.seconds / value('bf16'):.0f}",  # model FLOPs utilization
+        f"{plan.gpu_hours:,.1f}",
+    ]
+
+
+def variant_rows(plans: dict[str, TrainingPlan]) -> list[list[str]]:
+    """Rows of a name and VARIANT_COLUMNS; differences are to the first plan."""
+    base, *_ = plans.values()
+    return [
+        [
+            name,
+            f"{plan.memory / 1e9:.1f}",
+            "" if plan is base else f"{(plan.memory - base.memory) / 1e9:+.1f}",
+            f"{1e3 * plan.seconds:.1f}",
+            "" if plan is base else f"{round(100 * (plan.seconds / base.seconds - 1)):+d} %",
+            f"{plan.gpu_hours:,.1f}",
+        ]
+        for name, plan in plans.items()
+    ]
+
+
+@functools.cache
+def recipe_planner(recipe: str, *overrides: str, norm: str = "seednorm") -> Planner:
+    """The planner of a shipped recipe with a norm."""
+    before = ["dit_xl2"] if recipe == "imagenet_dit" else []  # has no model of its own
+    files = [_CONFIGS / f"{n}.yaml" for n in (*before, f"recipes/{recipe}", f"norm/{norm}")]
+    return Planner(load_config(files, overrides).config)
+
+
+def recipe_rows(recipe: str) -> list[list[str]]:
+    """A recipe on 8 and on 64 GPUs."""
+    planner = recipe_planner(recipe)
+    return [[recipe, *plan_row(planner.plan(planner.layout(n)))] for n in (8, 64)]
+
+
+def recipe_variants(recipe: str) -> list[list[str]]:
+    """What each setting changes on 8 GPUs."""
+    plans = recipe_planner(recipe).variants(8)
+    if recipe == "imagenet_vit_b":
+        plain = recipe_planner(recipe, "norm.options.backend=eager")
+        plans["SeeDNorm by its plain formula"] = plain.plan(plain.layout(8))
+    return [[recipe, *row] for row in variant_rows(plans)]
+
+
+def published_row(row: Sequence[str]) -> list[str]:
+    """Metric, training, recipe with overrides and norms, as they are, and GPU hours on 8 GPUs."""
+    planners = [recipe_planner(*row[2].split(), norm=norm) for norm in row[3].split(", ")]
+    hours = [round(planner.plan(planner.layout(8)).gpu_hours) for planner in planners]
+    return [*row[:4], ", ".join(map(str, hours)), str(sum(hours))]
+
+
+def hardware_rows() -> list[list[str]]:
+    """The numbers that everything is computed from."""
+    return [[c.meaning, f"{c.value:g}", c.unit, c.source] for c in CONSTANTS.values()]
+
+
+def renew(name: str, old: str) -> str:
+    """A table of docs/scaling.md, computed; of `published` the first four columns are `old`'s."""
+    if name == "hardware":
+        return table(("number", "value", "unit", "source"), hardware_rows())
+    if name == "recipes":
+        rows = [row for recipe in RECIPES for row in recipe_rows(recipe)]
+        return table(("recipe", *PLAN_COLUMNS), rows)
+    if name == "settings":
+        rows = [row for recipe in RECIPES for row in recipe_variants(recipe)]
+        return table(("recipe", "setting", *VARIANT_COLUMNS), rows)
+    columns, _, *lines = (
+        [c.strip() for c in line.strip("|").split("|")] for line in old.split("\n")
+    )
+    rows = [published_row(line) for line in lines[:-1]]
+    return table(columns, [*rows, ["all", *[""] * 4, str(sum(int(row[-1]) for row in rows))]])
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    pattern = r"(?s)(?<=<!-- table: )(\w+)( -->\n)(.*?)(?=<!-- end -->)"
+    text = path.read_text("utf-8")
+    text = re.sub(pattern, lambda m: m[1] + m[2] + renew(m[1], m[3].strip()) + "\n", text)
+    path.write_text(text, encoding="utf-8")
