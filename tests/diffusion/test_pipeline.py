@@ -1,5 +1,6 @@
 """The DiT pipeline: parity of the sampling loops, guidance, labels, outputs, saving."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from diffusers.schedulers import scheduling_ddpm
 from safetensors.torch import load_file
 
 from vision.checkpoints.dit_formats import from_official
-from vision.diffusion.generate import generate
+from vision.diffusion.generate import Sampling, generate
 from vision.diffusion.pipeline import DiTPipeline
 from vision.diffusion.schedulers import SAMPLERS, create_scheduler
 from vision.models.dit import DiT
@@ -243,10 +244,11 @@ def test_latents_are_scaled_back_and_decoded() -> None:
 def test_generated_images_do_not_depend_on_the_batch() -> None:
     pipeline = make("ddim")
     arguments = [0, 1, 2, 0, 1], [10, 11, 12, 13, 14]
-    options = {"seed": 0, "guidance_scale": 2.0, "num_inference_steps": 4}
-    batched = torch.cat(list(generate(pipeline, *arguments, batch_size=3, **options)))
-    single = torch.cat(list(generate(pipeline, [0], [13], batch_size=1, **options)))
+    sampling = Sampling(seed=0, guidance_scale=2.0, num_inference_steps=4)
+    batched = torch.cat(list(generate(pipeline, *arguments, sampling, batch_size=3)))
+    single = torch.cat(list(generate(pipeline, [0], [13], sampling, batch_size=1)))
     assert batched.dtype == torch.uint8 and batched.shape == (5, 1, 8, 8)
     assert (batched[3:4].int() - single.int()).abs().max() <= 1
-    other = torch.cat(list(generate(pipeline, [0], [13], batch_size=1, **{**options, "seed": 1})))
+    reseeded = dataclasses.replace(sampling, seed=1)
+    other = torch.cat(list(generate(pipeline, [0], [13], reseeded, batch_size=1)))
     assert not torch.equal(other, single)

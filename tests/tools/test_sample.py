@@ -21,9 +21,8 @@ from vision.evaluation.recognition import recognized
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = {
-    "classes": None, "cfg": 2.0, "cfg_channels": None, "cfg_interval": [0.0, 1.0], "steps": 4,
-    "sampler": "ddpm", "seed": 0, "batch_size": 4, "checkpoint": "last", "no_ema": False,
-    "bf16": False,
+    "classes": None, "guidance_scale": 2.0, "num_inference_steps": 4, "sampler": "ddpm", "seed": 0,
+    "batch_size": 4, "checkpoint": "last", "ema": True, "bf16": False,
 }  # fmt: skip
 
 
@@ -34,7 +33,7 @@ def run(trained_dit: Path) -> Path:
 
 
 def sample(run: Path, out: Path, n: int = 10, **options) -> None:
-    sample_command(str(run), str(out), n, **{**OPTIONS, **options})
+    sample_command(str(run), str(out), count=n, **{**OPTIONS, **options})
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -101,8 +100,8 @@ def test_a_stopped_sampling_continues_without_repeating(run: Path, tmp_path: Pat
     assert files(tmp_path) == whole
     kept = [n for n, stamp in stamps.items() if (images / n).stat().st_mtime_ns == stamp]
     assert kept == [n for n in whole if n not in {f"{i:06d}.png" for i in range(4, 8)}]
-    with pytest.raises(ValueError, match="holds images of steps 4, asked for 5"):
-        sample(run, tmp_path, steps=5)
+    with pytest.raises(ValueError, match="holds images of num_inference_steps 4, asked for 5"):
+        sample(run, tmp_path, num_inference_steps=5)
 
 
 @pytest.mark.slow
@@ -116,7 +115,7 @@ def test_the_npz_is_laid_out_as_adm_reads_it(run: Path, tmp_path: Path) -> None:
         np.asarray(Image.open(tmp_path / "images" / "000003.png")), images[3, ..., 0]
     )
     other = tmp_path / "other"
-    sample(run, other, classes=["7", "2"], n=5, no_ema=True)
+    sample(run, other, classes=["7", "2"], n=5, ema=False)
     assert files(other) != files(tmp_path)
 
 
@@ -124,7 +123,7 @@ def test_the_npz_is_laid_out_as_adm_reads_it(run: Path, tmp_path: Path) -> None:
 def test_errors_of_the_tool_are_one_line(run: Path, trained: Path, tmp_path: Path) -> None:
     for options, message in (
         ({"classes": ["11"]}, "class 11: expected a number from 0 to 9"),
-        ({"steps": 2000}, "num_inference_steps = 2000"),
+        ({"num_inference_steps": 2000}, "num_inference_steps = 2000"),
         ({"n": 0}, "--number 0"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -19,7 +19,7 @@ from vision.datasets.check import check_data
 from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.latents import INDEX, shard_name
 from vision.datasets.splits import config_splits
-from vision.diffusion.load_pipeline import load_vae
+from vision.diffusion.vae import load_vae
 from vision.environment import choose_device
 from vision.files import write_json, written
 

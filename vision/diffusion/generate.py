@@ -3,48 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from vision.config.schema import EvaluationConfig, Sampler
 from vision.diffusion.pipeline import DiTPipeline
 from vision.seeding import derive_seed
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How images are sampled; by default as for published FIDs, without guidance.
+
+    `sampler` and `ema` choose the scheduler and the weights of a pipeline when it is made; the
+    guidance settings are those of `DiTPipeline.__call__`.
+    """
+
+    sampler: Sampler = EvaluationConfig.sampler
+    num_inference_steps: int = EvaluationConfig.num_inference_steps
+    guidance_scale: float = EvaluationConfig.guidance_scale  # 1: no guidance
+    guidance_channels: int | None = None
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    seed: int = 0
+    ema: bool = True
 
 
 def generate(
     pipeline: DiTPipeline,
     labels: Sequence[int],
     indices: Sequence[int],
-    seed: int,
+    sampling: Sampling,
     batch_size: int,
-    guidance_scale: float = 1.0,
-    num_inference_steps: int = 250,
-    guidance_channels: int | None = None,
-    guidance_interval: tuple[float, float] = (0.0, 1.0),
 ) -> Iterator[Tensor]:
     """Batches of images, uint8 [B, 1 or 3, H, W] on the CPU, in the order given.
 
-    Image `indices[k]`, of class `labels[k]`, draws its noise from (seed, index): it does not depend
-    on the images beside it, beyond the rounding of a batched product.
+    Image `indices[k]`, of class `labels[k]`, draws its noise from (seed, index). The other images
+    of a batch change it only by rounding, in the products of the whole batch. The transformer
+    samples in eval mode, and is in its own mode whenever a batch is returned.
     """
+    pipeline.set_progress_bar_config(disable=True)
+    training = pipeline.transformer.training
     for start in range(0, len(indices), batch_size):
-        chosen = indices[start : start + batch_size]
         generators = [
-            torch.Generator().manual_seed(derive_seed(seed, "sample", index)) for index in chosen
+            torch.Generator().manual_seed(derive_seed(sampling.seed, "sample", index))
+            for index in indices[start : start + batch_size]
         ]
-        (images,) = pipeline(
-            class_labels=list(labels[start : start + batch_size]),
-            generator=generators,
-            guidance_scale=guidance_scale,
-            num_inference_steps=num_inference_steps,
-            guidance_channels=guidance_channels,
-            guidance_interval=guidance_interval,
-            output_type="pt",
-            return_dict=False,
-        )
-        yield to_uint8(images)
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """Values from 0 to 1 as rounded bytes, on the CPU."""
-    return images.float().mul(255).round().clamp(0, 255).to(torch.uint8).cpu()
+        pipeline.transformer.eval()
+        try:
+            (images,) = pipeline(
+                class_labels=list(labels[start : start + batch_size]),
+                generator=generators,
+                guidance_scale=sampling.guidance_scale,
+                num_inference_steps=sampling.num_inference_steps,
+                guidance_channels=sampling.guidance_channels,
+                guidance_interval=sampling.guidance_interval,
+                output_type="pt",
+                return_dict=False,
+            )
+        finally:
+            pipeline.transformer.train(training)
+        yield images.float().mul(255).round().clamp(0, 255).to(torch.uint8).cpu()

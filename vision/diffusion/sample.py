@@ -1,19 +1,23 @@
-"""Writes a set of generated images: PNG files, a grid, and the .npz that ADM's suite reads."""
+"""A folder of generated images: PNG files, a grid, and the .npz file that ADM's evaluation reads.
+
+ADM: Dhariwal, Nichol 2021, https://arxiv.org/abs/2105.05233.
+"""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
-from vision.diffusion.generate import generate
+from vision.diffusion.generate import Sampling, generate
 from vision.diffusion.load_pipeline import load_pipeline
 from vision.diffusion.pipeline import DiTPipeline
 from vision.environment import choose_device, torchrun_rank
@@ -22,129 +26,95 @@ from vision.files import write_json, written
 from vision.pictures import image_grid, write_png
 
 _GRID_ROWS = 10
-_MOST_COLUMNS = 10
+_MAX_COLUMNS = 10
 
 
-@dataclass(frozen=True)
-class SampleSettings:
-    """What decides the images; a folder holds the images of one of these."""
+@dataclass(frozen=True, kw_only=True)
+class SampleSettings(Sampling):
+    """Everything that the images of a folder depend on; other settings need another folder."""
 
     source: str
-    ema: bool
     classes: list[int]
     count: int
-    sampler: str
-    steps: int
-    guidance_scale: float
-    guidance_channels: int | None
-    guidance_interval: tuple[float, float]
-    seed: int
     batch_size: int
     bf16: bool
 
     def label(self, index: int) -> int:
-        """Classes take turns."""
+        """Class of image `index`: `classes` in turn."""
         return self.classes[index % len(self.classes)]
 
 
 def sample_command(
-    run: str,
-    out: str,
-    n: int,
-    classes: list[str] | None,
-    cfg: float,
-    cfg_channels: int | None,
-    cfg_interval: list[float],
-    steps: int,
-    sampler: str,
-    seed: int,
-    batch_size: int,
-    checkpoint: str,
-    no_ema: bool,
-    bf16: bool,
+    run: str, out: str, classes: list[str] | None, checkpoint: str, **settings: Any
 ) -> SampleSettings | None:
-    """What `tools/sample.py` does: load, sample, and print what came of it.
+    """What `tools/sample.py` does: load, sample, print a summary.
 
-    Returns the settings in the process that finished the set, None in the others.
+    Args:
+        run: See `load_pipeline`.
+        out: Folder for the images.
+        classes: Numbers or names; None: all.
+        checkpoint: "last" or "best", of a run directory.
+        **settings: The other fields of `SampleSettings`.
 
-    Raises ConfigError for whatever the person asking can mend.
+    Returns:
+        All settings in the process that finished the images, None in the others.
+
+    Raises:
+        ConfigError: for anything that the user can fix.
     """
-    folder = Path(out)
+    folder, count, batch_size = Path(out), settings["count"], settings["batch_size"]
     try:
-        if min(n, batch_size) < 1:
-            raise ValueError(f"--number {n} --batch-size {batch_size}: expected 1 or more")
-        pipeline = load_pipeline(run, checkpoint, not no_ema, sampler)
+        if min(count, batch_size) < 1:
+            raise ValueError(f"--number {count} --batch-size {batch_size}: expected 1 or more")
+        pipeline = load_pipeline(run, checkpoint, settings["ema"], settings["sampler"])
         pipeline.to(choose_device())
-        if bf16:
+        if settings["bf16"]:
             pipeline.transformer.to(torch.bfloat16)
-        pipeline.set_progress_bar_config(disable=True)
-        every = range(pipeline.transformer.config.num_classes)
-        numbers = pipeline.label_ids(_labels(classes)) if classes else list(every)
-        settings = SampleSettings(
-            source=str(run),
-            ema=not no_ema,
-            classes=numbers,
-            count=n,
-            sampler=sampler,
-            steps=steps,
-            guidance_scale=cfg,
-            guidance_channels=cfg_channels,
-            guidance_interval=(cfg_interval[0], cfg_interval[1]),
-            seed=seed,
-            batch_size=batch_size,
-            bf16=bf16,
-        )
+        # digits are class numbers, anything else is a name
+        given = [int(text) if text.isdecimal() else text for text in classes or []]
+        labels = pipeline.label_ids(given or range(pipeline.transformer.config.num_classes))
         start = time.perf_counter()
-        made = sample(pipeline, settings, folder)
-        if made:
-            print(f"seconds          {time.perf_counter() - start:.1f}")
-            print(f"written          {n} images in images/, grid.png and samples.npz in {folder}")
-        return settings if made else None
+        chosen = SampleSettings(source=run, classes=labels, **settings)
+        if not sample(pipeline, chosen, folder):
+            return None
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(str(error)) from error
+    print(f"seconds          {time.perf_counter() - start:.1f}")
+    print(f"written          {count} images in images/, grid.png and samples.npz in {folder}")
+    return chosen
 
 
 def sample(pipeline: DiTPipeline, settings: SampleSettings, folder: Path) -> bool:
-    """Make the images that `folder` lacks; True in the process that finished the set.
+    """Generate the images that `folder` lacks; True in the process that finished all of them.
 
-    With RANK and WORLD_SIZE in the environment (torchrun) each process makes every WORLD_SIZE-th
-    batch. Batches are the same for any number of processes, and so is every image. A batch whose
-    files are all there is not made again; files appear whole or not at all. Process 0 waits for the
-    others' files, then writes grid.png and samples.npz.
+    Under torchrun each process generates every `world size`-th batch; batches, and so images, are
+    the same for any number of processes. A batch whose files all exist is skipped; files appear
+    whole or not at all. Rank 0 waits for the other files, then writes grid.png and samples.npz.
     """
-    rank, world = torchrun_rank()
-    _claim(settings, folder, rank)
+    rank, world_size = torchrun_rank()
+    _check_settings(settings, folder, rank)
     starts = range(0, settings.count, settings.batch_size)
-    for start in starts[rank::world]:
+    for start in starts[rank::world_size]:
         indices = range(start, min(start + settings.batch_size, settings.count))
         if all(image_path(folder, index).exists() for index in indices):
             continue
         labels = [settings.label(index) for index in indices]
-        (images,) = generate(
-            pipeline,
-            labels,
-            indices,
-            settings.seed,
-            settings.batch_size,
-            guidance_scale=settings.guidance_scale,
-            num_inference_steps=settings.steps,
-            guidance_channels=settings.guidance_channels,
-            guidance_interval=settings.guidance_interval,
-        )
+        (images,) = generate(pipeline, labels, indices, settings, settings.batch_size)
         for index, image in zip(indices, images, strict=True):
-            _write_image(image, image_path(folder, index))
+            with written(image_path(folder, index)) as temporary:
+                to_pil_image(image).save(temporary, format="png")
     if rank != 0:
         return False
     while missing := [i for i in range(settings.count) if not image_path(folder, i).exists()]:
-        if world == 1:
+        if world_size == 1:
             raise FileNotFoundError(f"{image_path(folder, missing[0])}: vanished while sampling")
         time.sleep(0.5)
-    _write_results(settings, folder)
+    _write_summary(settings, folder)
     return True
 
 
 def image_path(folder: Path, index: int) -> Path:
-    """Where image `index` lies: in a folder of its own, for whoever reads all images of one."""
+    """File of image `index`; all are in a folder of their own, as FID tools expect."""
     return folder / "images" / f"{index:06d}.png"
 
 
@@ -153,13 +123,12 @@ def read_images(settings: SampleSettings, folder: Path) -> Tensor:
     images = []
     for index in range(settings.count):
         with Image.open(image_path(folder, index)) as image:
-            pixels = torch.from_numpy(np.array(image))
-        images.append(pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1))
+            images.append(pil_to_tensor(image))
     return torch.stack(images)
 
 
-def _claim(settings: SampleSettings, folder: Path, rank: int) -> None:
-    """Record the settings in `folder`. Raises ValueError where it holds images of others."""
+def _check_settings(settings: SampleSettings, folder: Path, rank: int) -> None:
+    """Record the settings in `folder`. Raises ValueError if it has images of other settings."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     path = folder / "settings.json"
     given = json.loads(json.dumps(asdict(settings)))
@@ -175,28 +144,12 @@ def _claim(settings: SampleSettings, folder: Path, rank: int) -> None:
         write_json(path, given)
 
 
-def _write_results(settings: SampleSettings, folder: Path) -> None:
+def _write_summary(settings: SampleSettings, folder: Path) -> None:
+    """Write grid.png and samples.npz: arr_0 uint8 [N, H, W, 3], arr_1 int64 [N] (labels)."""
     images = read_images(settings, folder)
-    columns = min(len(settings.classes), _MOST_COLUMNS)
-    grid = image_grid(images[: columns * _GRID_ROWS], columns)
-    write_png(grid, folder / "grid.png")
-    labels = np.array([settings.label(i) for i in range(settings.count)], dtype=np.int64)
-    write_npz(images, labels, folder / "samples.npz")
-
-
-def write_npz(images: Tensor, labels: Sequence[int] | np.ndarray, path: Path) -> None:
-    """ADM's layout: arr_0 uint8 [N, H, W, 3], arr_1 int64 [N]; grey images three times."""
-    pixels = images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
-    with written(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, arr_0=pixels, arr_1=np.asarray(labels))
-
-
-def _write_image(image: Tensor, path: Path) -> None:
-    pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
-    with written(path) as temporary:
-        Image.fromarray(pixels.numpy()).save(temporary, format="png")
-
-
-def _labels(classes: list[str]) -> list[int | str]:
-    """Digits are numbers of classes; everything else is a name."""
-    return [int(text) if text.isdecimal() else text for text in classes]
+    columns = min(len(settings.classes), _MAX_COLUMNS)
+    write_png(image_grid(images[: columns * _GRID_ROWS], columns), folder / "grid.png")
+    pixels = images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()  # grey three times
+    labels = np.array([settings.label(index) for index in range(settings.count)], dtype=np.int64)
+    with written(folder / "samples.npz") as temporary, temporary.open("wb") as file:
+        np.savez(file, arr_0=pixels, arr_1=labels)

@@ -12,9 +12,9 @@ from diffusers import (
     DDPMParallelScheduler,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
+    SchedulerMixin,
     UniPCMultistepScheduler,
 )
-from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 from vision.config.schema import Prediction, Sampler
 from vision.diffusion.objective import BETA_END, BETA_START, NUM_TIMESTEPS

@@ -164,14 +164,13 @@ class PipelineSource:
         return self.number
 
     def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
-        from vision.diffusion.generate import generate
+        from vision.diffusion.generate import Sampling, generate
 
         classes = self.pipeline.transformer.config.num_classes
         chosen = [int(index) for index in indices]
         labels = [index % classes for index in chosen]
-        for images in generate(
-            self.pipeline, labels, chosen, self.seed, batch_size, **self.options
-        ):
+        sampling = Sampling(seed=self.seed, **self.options)
+        for images in generate(self.pipeline, labels, chosen, sampling, batch_size):
             yield images.expand(-1, 3, -1, -1)
 
     def fingerprint(self) -> None:

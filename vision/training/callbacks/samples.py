@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
+from vision.diffusion.generate import Sampling, generate
 from vision.pictures import image_grid, write_png
 from vision.seeding import preserved
 
@@ -54,25 +55,15 @@ class SampleGrid(pl.Callback):
 
     def picture(self, task: DiTTask) -> Tensor:
         """The grid, [3, H, W], values from 0 to 1."""
-        from vision.diffusion.generate import generate
-
         options = task.config.dit
-        pipeline = task.make_pipeline(ema=True, sampler=options.sample_sampler)
-        pipeline.set_progress_bar_config(disable=True)
+        sampling = Sampling(
+            sampler=options.sample_sampler,
+            num_inference_steps=options.sample_steps,
+            guidance_scale=options.sample_guidance,
+            seed=task.config.seed,
+        )
+        pipeline = task.make_pipeline(sampling.ema, sampling.sampler)
         columns = min(len(task.class_names), _MOST_CLASSES)
         labels = list(range(columns)) * _ROWS
-        training = pipeline.transformer.training
-        pipeline.transformer.eval()
-        try:
-            (images,) = generate(
-                pipeline,
-                labels,
-                range(len(labels)),
-                seed=task.config.seed,
-                batch_size=len(labels),
-                guidance_scale=options.sample_guidance,
-                num_inference_steps=options.sample_steps,
-            )
-        finally:
-            pipeline.transformer.train(training)
+        (images,) = generate(pipeline, labels, range(len(labels)), sampling, len(labels))
         return image_grid(images, columns)
