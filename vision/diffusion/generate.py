@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from vision.config.schema import EvaluationConfig, Sampler
-from vision.diffusion.pipeline import DiTPipeline
 from vision.seeding import derive_seed
+
+if TYPE_CHECKING:
+    from vision.diffusion.pipeline import DiTPipeline
+
+_DEFAULTS = EvaluationConfig()
 
 
 @dataclass(frozen=True)
@@ -21,9 +26,9 @@ class Sampling:
     guidance settings are those of `DiTPipeline.__call__`.
     """
 
-    sampler: Sampler = EvaluationConfig.sampler
-    num_inference_steps: int = EvaluationConfig.num_inference_steps
-    guidance_scale: float = EvaluationConfig.guidance_scale  # 1: no guidance
+    sampler: Sampler = _DEFAULTS.sampler
+    num_inference_steps: int = _DEFAULTS.num_inference_steps
+    guidance_scale: float = _DEFAULTS.guidance_scale  # 1: no guidance
     guidance_channels: int | None = None
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     seed: int = 0

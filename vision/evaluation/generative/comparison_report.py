@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from vision.diffusion.generate import Sampling
 from vision.environment import choose_device, process_group, torchrun_rank
 from vision.errors import ConfigError
 from vision.evaluation.generative.compare import compare_image_sets, with_statistics
 from vision.evaluation.generative.extractors import create_extractor
-from vision.evaluation.generative.image_set import Sampling, open_image_set
+from vision.evaluation.generative.image_set import open_image_set
 from vision.evaluation.generative.saved_statistics import StatisticsCache, write_statistics
 from vision.files import write_json
 from vision.metrics.base import Options
@@ -51,14 +52,14 @@ def _compare(arguments: dict[str, Any], device: torch.device) -> dict[str, Any]:
     extractor = create_extractor(arguments["extractor"], arguments["weights"], arguments["resize"])
     extractor.model.to(device)
     sampling = Sampling(
-        number=options.number or Sampling.number,
-        seed=options.seed,
-        guidance_scale=arguments["guidance"],
-        num_inference_steps=arguments["steps"],
         sampler=arguments["sampler"],
+        num_inference_steps=arguments["steps"],
+        guidance_scale=arguments["guidance"],
+        seed=options.seed,
     )
     split, overrides = arguments["split"], arguments["overrides"]
-    shared = {"sampling": sampling, "num_workers": arguments["num_workers"], "device": device}
+    shared: dict[str, Any] = {"sampling": sampling, "number": options.number, "device": device}
+    shared["num_workers"] = arguments["num_workers"]
     real = open_image_set(arguments["real"], overrides, split, **shared)
     fake = open_image_set(arguments["fake"], overrides, arguments["fake_split"] or split, **shared)
     cache = StatisticsCache(arguments["cache"]) if arguments["cache"] != "off" else None

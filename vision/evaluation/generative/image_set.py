@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vision.diffusion.generate import Sampling
 from vision.evaluation.generative.array_source import ArraySource
 from vision.evaluation.generative.saved_statistics import npz_keys, read_statistics
 from vision.evaluation.generative.sources import (
@@ -35,21 +36,8 @@ class ImageSet:
     def describe(self) -> dict[str, Any]:
         """Its name and, for generated images, how they were sampled."""
         if isinstance(self.source, PipelineSource):
-            return {"name": self.name, "seed": self.source.seed, **self.source.options}
+            return {"name": self.name, **dataclasses.asdict(self.source.sampling)}
         return {"name": self.name}
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How a run given as an image set is sampled."""
-
-    number: int = 50_000
-    seed: int = 0
-    ema: bool = True
-    checkpoint: str = "last"
-    sampler: str = "ddpm"
-    guidance_scale: float = 1.0
-    num_inference_steps: int = 250
 
 
 def open_image_set(
@@ -57,13 +45,14 @@ def open_image_set(
     overrides: Sequence[str] = (),
     split: str = "train",
     sampling: Sampling | None = None,
+    number: int | None = None,
     num_workers: int = 0,
     device: Any = "cpu",
 ) -> ImageSet:
     """A folder of images, an .npz, a data config (.yaml), a run directory or its .ckpt.
 
-    `overrides` and `split` are for a data config, `sampling` and `device` for a run, `num_workers`
-    for a folder. Raises ValueError or FileNotFoundError.
+    `overrides` and `split` are for a data config, `num_workers` for a folder; `sampling`, `device`
+    and `number` (of images; None: 50,000) for a run. Raises ValueError or FileNotFoundError.
     """
     path = Path(text)
     if path.suffix in (".yaml", ".yml"):
@@ -84,7 +73,7 @@ def open_image_set(
         (path / name).exists() for name in ("last.ckpt", "config.yaml", "model_index.json")
     )
     if is_run or path.suffix == ".ckpt":
-        return ImageSet(text, _open_run(path, sampling or Sampling(), device))
+        return ImageSet(text, _open_run(path, sampling or Sampling(), number or 50_000, device))
     if not path.is_dir():
         raise ValueError(f"{text}: {_EXPECTED}")
     return ImageSet(text, FolderSource(path, num_workers))
@@ -100,14 +89,9 @@ def as_image_set(images: str | Path | Tensor | ImageSet) -> ImageSet:
     return open_image_set(str(images))
 
 
-def _open_run(path: Path, sampling: Sampling, device: Any) -> PipelineSource:
-    from vision.diffusion.load_pipeline import load_pipeline  # imports diffusers: seconds
+def _open_run(path: Path, sampling: Sampling, number: int, device: Any) -> PipelineSource:
+    # diffusers' pipelines take half a second to import, which every training would pay
+    from vision.diffusion.load_pipeline import load_pipeline
 
-    options = dataclasses.asdict(sampling)
-    number, seed = options.pop("number"), options.pop("seed")
-    pipeline: Any = load_pipeline(
-        path, options.pop("checkpoint"), options.pop("ema"), options.pop("sampler")
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    pipeline.to(device)
-    return PipelineSource(str(path), pipeline, number, seed, **options)
+    pipeline = load_pipeline(path, ema=sampling.ema, sampler=sampling.sampler)
+    return PipelineSource(str(path), pipeline.to(device), number, sampling)

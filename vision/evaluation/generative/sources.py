@@ -21,6 +21,7 @@ from vision.config.schema import DataConfig
 from vision.datasets.check import check_data
 from vision.datasets.image_files import IMG_EXTENSIONS, list_images, read_file
 from vision.datasets.readers import Reader, open_reader, read_image
+from vision.diffusion.generate import Sampling, generate
 
 
 class ImageSource(Protocol):
@@ -153,24 +154,20 @@ class TensorSource:
 class PipelineSource:
     """Images that a pipeline generates; image i has class i mod the number of classes."""
 
-    def __init__(self, name: str, pipeline: Any, number: int, seed: int, **options: Any) -> None:
+    def __init__(self, name: str, pipeline: Any, number: int, sampling: Sampling) -> None:
         self.name = name
         self.pipeline = pipeline
         self.number = number
-        self.seed = seed
-        self.options = options  # guidance_scale, num_inference_steps: see vision.diffusion.generate
+        self.sampling = sampling
 
     def __len__(self) -> int:
         return self.number
 
     def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
-        from vision.diffusion.generate import Sampling, generate
-
         classes = self.pipeline.transformer.config.num_classes
         chosen = [int(index) for index in indices]
         labels = [index % classes for index in chosen]
-        sampling = Sampling(seed=self.seed, **self.options)
-        for images in generate(self.pipeline, labels, chosen, sampling, batch_size):
+        for images in generate(self.pipeline, labels, chosen, self.sampling, batch_size):
             yield images.expand(-1, 3, -1, -1)
 
     def fingerprint(self) -> None:

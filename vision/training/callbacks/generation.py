@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 
 from vision.config import Config
+from vision.diffusion.generate import Sampling
 from vision.evaluation.generative.compare import compare_image_sets, with_statistics
 from vision.evaluation.generative.extractors import create_extractor
 from vision.evaluation.generative.image_set import ImageSet
@@ -73,32 +74,25 @@ class GenerationMetrics(pl.Callback):
     def compare(self, task: DiTTask) -> dict[str, Any]:
         """What `compare_image_sets` returns for the current weights."""
         options = self.config.evaluation
-        pipeline: Any = task.make_pipeline(ema=True, sampler=options.sampler)
-        pipeline.set_progress_bar_config(disable=True)
-        generated = PipelineSource(
-            "samples",
-            pipeline,
-            options.number,
-            self.config.seed,
-            guidance_scale=options.guidance_scale,
+        sampling = Sampling(
+            sampler=options.sampler,
             num_inference_steps=options.num_inference_steps,
+            guidance_scale=options.guidance_scale,
+            seed=self.config.seed,
         )
-        training = pipeline.transformer.training
-        pipeline.transformer.eval()
-        try:
-            if self._real.statistics is None:
-                self.extractor.model.to(task.device)
-                self._real = with_statistics(self._real, self.extractor, self.options)
-            return compare_image_sets(
-                self._real,
-                ImageSet("samples", generated),
-                self.extractor,
-                device=task.device,
-                quiet=True,
-                **vars(self.options),
-            )
-        finally:
-            pipeline.transformer.train(training)
+        pipeline = task.make_pipeline(sampling.ema, sampling.sampler)
+        generated = PipelineSource("samples", pipeline, options.number, sampling)
+        if self._real.statistics is None:
+            self.extractor.model.to(task.device)
+            self._real = with_statistics(self._real, self.extractor, self.options)
+        return compare_image_sets(
+            self._real,
+            ImageSet("samples", generated),
+            self.extractor,
+            device=task.device,
+            quiet=True,
+            **vars(self.options),
+        )
 
     def _log_name(self, key: str) -> str:
         outputs = [output for name in self.options.metrics for output in METRICS.get(name).outputs]
