@@ -26,8 +26,8 @@ def expand(path: str) -> list[str]:
     return [p for part in match[1].split(",") for p in expand(head + part + tail)]
 
 
-def test_every_relative_link_leads_somewhere(pages: dict[str, str]) -> None:
-    for name, text in pages.items():
+def test_every_relative_link_leads_somewhere(texts: dict[str, str]) -> None:
+    for name, text in texts.items():
         for link in re.findall(r"\]\(([^)\s]+)\)", text):
             if "://" in link:
                 continue
@@ -54,9 +54,9 @@ def test_every_file_and_module_exists(pages: dict[str, str]) -> None:
                 raise AssertionError(f"{name}: {module}: {error}") from None
 
 
-def test_every_configuration_key_exists(pages: dict[str, str]) -> None:
+def test_every_configuration_key_exists(texts: dict[str, str]) -> None:
     keys = set(leaf_keys(Config))
-    for name, text in pages.items():
+    for name, text in texts.items():
         for code in re.findall(r"`([^`\n]+)`", text):
             for key in re.findall(rf"(?<![\w./])((?:{SECTIONS})\.[a-z_.]+[a-z_])\b", code):
                 if key.startswith("norm.options."):
@@ -64,10 +64,10 @@ def test_every_configuration_key_exists(pages: dict[str, str]) -> None:
                 assert key in keys, f"{name}: {key}"
 
 
-def test_every_option_exists(pages: dict[str, str]) -> None:
+def test_every_option_exists(texts: dict[str, str]) -> None:
     sources = [*(ROOT / "tools").glob("*.py"), *(ROOT / "vision/benchmark").glob("*.py")]
     known = "".join(file.read_text(encoding="utf-8") for file in sources)
-    for name, text in pages.items():
+    for name, text in texts.items():
         for code in re.findall(r"`([^`\n]+)`", text):
             for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", code):
                 assert f'"{option}"' in known or option == "--node-rank", f"{name}: {option}"
