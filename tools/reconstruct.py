@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw what a masked autoencoder makes of your own images: original, masked, reconstruction.
+"""Draw what a masked autoencoder reconstructs of your images: original, masked, reconstruction.
 
   python tools/reconstruct.py runs/mae_ti_seednorm photo.png other.jpg --output picture.png
   python tools/reconstruct.py mae_visualize_vit_large.pth photo.jpg --num-heads 16
@@ -24,18 +24,24 @@ def main() -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
     parser.add_argument("images", nargs="+", metavar="IMAGE")
     parser.add_argument("--output", type=Path, default=Path("reconstruction.png"), metavar="FILE")
-    parser.add_argument("--mask-ratio", type=float, metavar="R", help="default: as trained, 0.75")
-    parser.add_argument("--seed", type=int, default=0, help="of the masks")
-    parser.add_argument("--num-heads", type=int, metavar="N", help="of a published encoder")
-    parser.add_argument("--decoder-num-heads", type=int, default=16, metavar="N")
+    parser.add_argument(
+        "--mask-ratio",
+        type=float,
+        metavar="R",
+        help="default: as trained, 0.75",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the random masks")
+    parser.add_argument("--num-heads", type=int, metavar="N", help="of a published file's encoder")
+    parser.add_argument("--decoder-num-heads", type=int, default=16, metavar="N", help="default 16")
     parser.add_argument("--norm-pix-loss", action="store_true")
     arguments = parser.parse_args()
     if arguments.mask_ratio is not None and not 0 < arguments.mask_ratio < 1:
         parser.error(f"--mask-ratio {arguments.mask_ratio}: expected a number between 0 and 1")
 
-    from vision.evaluation.reconstructions import draw  # imports torch and timm: seconds
+    # imports torch and timm: seconds
+    from vision.evaluation.reconstructions import write_reconstructions
 
-    draw(**vars(arguments))
+    write_reconstructions(**vars(arguments))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pictures of masked reconstruction: original, masked, reconstruction."""
+"""What a masked autoencoder reconstructs, as a picture."""
 
 from __future__ import annotations
 
@@ -22,46 +22,73 @@ from vision.errors import ConfigError, CorruptImageError
 from vision.models.mae import MAE
 from vision.pictures import enlarge, write_png
 
-_LEAST_WIDTH = 96  # pixels of one image in a picture: digits are enlarged
+_LEAST_WIDTH = 96  # pixels of one image in the grid; smaller images are enlarged
 
 
 @torch.no_grad()
-def picture(
+def reconstruction_grid(
     model: MAE, images: Tensor, mask_ratio: float, data: DataConfig, generator: torch.Generator
 ) -> Tensor:
     """Rows of original, masked and reconstructed image: [3, H, W] in 0..1.
 
     Args:
         model: In eval mode.
-        images: [B, C, H, W], normalized as `data` says.
-        mask_ratio: Share of the patches to remove.
-        data: Its mean and std turn values back into colours.
+        images: [B, C, H, W], normalized by the mean and std of `data`.
+        mask_ratio: Fraction of the patches to remove.
+        data: How the images were read.
         generator: On the CPU; draws the masks.
     """
     noise = torch.rand(len(images), model.grid**2, generator=generator).to(images.device)
     masked, filled = model.reconstruct(images, mask_ratio, noise)
     rows = torch.stack([images, masked, filled], dim=1).flatten(0, 1).float()  # [3B, C, H, W]
     mean, std = (torch.tensor(v, device=rows.device).view(-1, 1, 1) for v in (data.mean, data.std))
-    colours = (rows * std + mean).clamp(0, 1)
-    return make_grid(enlarge(colours, _LEAST_WIDTH), nrow=3, padding=4, pad_value=1.0).cpu()
+    colors = (rows * std + mean).clamp(0, 1)
+    return make_grid(enlarge(colors, _LEAST_WIDTH), nrow=3, padding=4, pad_value=1.0).cpu()
 
 
-def load_mae(path: str | Path, which: str = "last") -> tuple[MAE, Config]:
-    """The autoencoder of an MAE run or of its .ckpt file, in eval mode, and its configuration.
+def write_reconstructions(
+    checkpoint: str,
+    images: Sequence[str],
+    output: Path,
+    mask_ratio: float | None,
+    seed: int,
+    num_heads: int | None,
+    decoder_num_heads: int,
+    norm_pix_loss: bool,
+) -> None:
+    """What `tools/reconstruct.py` does: load, mask, reconstruct, write one PNG.
 
-    Raises FileNotFoundError or ValueError with the reason.
+    Raises ConfigError for what the user can mend.
     """
-    run = load_run(path, "mae", which, hint="; for a published file give --num-heads")
-    return cast(MAE, run.model), run.config
+    try:
+        if num_heads is None:
+            hint = "; for a published file give --num-heads"
+            run = load_run(checkpoint, "mae", hint=hint)
+            model, config = cast(MAE, run.model), run.config
+        else:
+            model = _load_published(checkpoint, num_heads, decoder_num_heads, norm_pix_loss)
+            config = Config(task="mae")
+            config.data.img_size = model.grid * model.patch_size
+            config.data.in_chans = model.in_chans
+        ratio = config.mae.mask_ratio if mask_ratio is None else mask_ratio
+        if not 1 <= int(model.grid**2 * (1 - ratio)) < model.grid**2:
+            raise ValueError(
+                f"--mask-ratio {ratio}: has to leave 1 to {model.grid**2 - 1} of {model.grid**2} "
+                "patches"
+            )
+    except (ValueError, FileNotFoundError) as error:
+        raise ConfigError(str(error)) from error
+    device = choose_device()
+    inputs = torch.stack([_read(file, config.data) for file in images]).to(device)
+    generator = torch.Generator().manual_seed(seed)
+    grid = reconstruction_grid(model.to(device), inputs, ratio, config.data, generator)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_png(grid, output)
+    print(f"written  {output}: {len(images)} rows of original, masked, reconstruction")
 
 
-def load_published(
-    path: str | Path, num_heads: int, decoder_num_heads: int, norm_pix_loss: bool
-) -> tuple[MAE, Config]:
-    """The autoencoder of a published file with a decoder, and a configuration for its images.
-
-    Raises FileNotFoundError or ValueError with the reason.
-    """
+def _load_published(path: str, num_heads: int, decoder_num_heads: int, norm_pix_loss: bool) -> MAE:
+    """The autoencoder of a published file of encoder and decoder, in eval mode."""
     file = find_checkpoint(path)
     state = state_dict_of(read_checkpoint(file))
     if "decoder_embed.weight" not in state:
@@ -78,46 +105,11 @@ def load_published(
         )
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
-    config = Config(task="mae")
-    config.data.img_size, config.data.in_chans = model.grid * model.patch_size, model.in_chans
-    return model.eval(), config
-
-
-def draw(
-    checkpoint: str,
-    images: Sequence[str],
-    output: Path,
-    mask_ratio: float | None,
-    seed: int,
-    num_heads: int | None,
-    decoder_num_heads: int,
-    norm_pix_loss: bool,
-) -> None:
-    """What `tools/reconstruct.py` does: load, mask, reconstruct, write one PNG.
-
-    Raises ConfigError for whatever the person asking can mend.
-    """
-    try:
-        if num_heads is None:
-            model, config = load_mae(checkpoint)
-        else:
-            model, config = load_published(checkpoint, num_heads, decoder_num_heads, norm_pix_loss)
-        ratio = config.mae.mask_ratio if mask_ratio is None else mask_ratio
-        if not 1 <= int(model.grid**2 * (1 - ratio)) < model.grid**2:
-            raise ValueError(f"--mask-ratio {ratio}: of {model.grid**2} patches some must stay")
-    except (ValueError, FileNotFoundError) as error:
-        raise ConfigError(str(error)) from error
-    device = choose_device()
-    inputs = torch.stack([_read(file, config.data) for file in images]).to(device)
-    generator = torch.Generator().manual_seed(seed)
-    grid = picture(model.to(device), inputs, ratio, config.data, generator)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_png(grid, output)
-    print(f"written  {output}: {len(images)} rows of original, masked, reconstruction")
+    return model.eval()
 
 
 def _read(file: str, data: DataConfig) -> Tensor:
-    """An image as the model's validation images were read: [C, H, W]."""
+    """An image prepared as in validation: [C, H, W]."""
     try:
         return eval_transform(data)(read_file(Path(file), image_mode(data.in_chans)))
     except CorruptImageError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 import numpy as np
 import torch
@@ -34,86 +34,60 @@ def extract_statistics(
     """
     start = time.perf_counter()
     chosen = _choose_images(source, options.number, options.seed)
-    rank, world = _rank_and_world()
-    if len(chosen) < max(world, 2):
-        raise ValueError(f"{source.name}: {len(chosen)} image(s), expected {max(world, 2)} or more")
-    positions = torch.arange(rank, len(chosen), world)  # of this rank's images among the chosen
-    sums = _Sums(needs, options, groups, len(chosen))
-    done = 0
-    for images in source.batches(chosen[positions].tolist(), options.batch_size):
-        here = positions[done : done + len(images)]
-        features = extractor(images, "spatial_moments" in needs)
-        _check_finite(features.pooled, source, chosen[here])
-        sums.add(features, here)
+    count, (rank, world) = len(chosen), _rank_and_world()
+    if count < max(world, 2):
+        raise ValueError(f"{source.name}: {count} image(s), expected {max(world, 2)} or more")
+    group = random_parts(count, groups, options.seed + 1)
+    part = random_parts(count, options.is_splits, options.seed)
+    keep = random_subset(count, options.max_features, options.seed)
+    own = torch.arange(rank, count, world)  # which of the chosen images are this rank's
+    done, sums = 0, {}
+    for images in source.batches(chosen[own].tolist(), options.batch_size):
+        here = own[done : done + len(images)]
         done += len(images)
-    return sums.compute(extractor, start)
-
-
-class _Sums:
-    """The accumulators of a pass, each made when the first features show its size."""
-
-    def __init__(self, needs: Collection[Need], options: Options, groups: int, count: int) -> None:
-        self.needs = needs
-        self.groups = groups
-        self.parts = options.is_splits
-        self.group_of = random_parts(count, groups, options.seed + 1)
-        self.part_of = random_parts(count, self.parts, options.seed)
-        self.keep = random_subset(count, options.max_features, options.seed)
-        self.accumulators: dict[Need, Metric] = {}
-
-    def add(self, features: Features, positions: Tensor) -> None:
-        """Add a batch; `positions` [B]: where its images are in the whole set."""
+        features = extractor(images, "spatial_moments" in needs)
         pooled = features.pooled
-        self._update(
-            "moments",
-            lambda dim: MomentSums(dim, self.groups),
-            pooled,
-            self.group_of[positions],
-        )
-        if "spatial_moments" in self.needs:
-            if features.spatial is None:
-                raise ValueError("sfid: only the extractor inception has spatial features")
-            self._update("spatial_moments", MomentSums, features.spatial)
-        if "predictions" in self.needs:
-            if features.logits is None:
-                raise ValueError("is: this extractor has no classes; leave `is` out of --metrics")
-            self._update(
-                "predictions",
-                lambda classes: PredictionSums(classes, self.parts),
-                features.logits,
-                self.part_of[positions],
-            )
-        if "features" in self.needs:
-            kept = self.keep[positions]
-            self._update(
-                "features",
-                lambda dim: KeptFeatures(),
-                pooled[kept.to(pooled.device)],
-                positions[kept],
-            )
+        _check_finite(pooled, source, chosen[here])
+        sums = sums or _accumulators(features, needs, options, groups)
+        sums["moments"].update(pooled, group[here])
+        if "spatial_moments" in needs:
+            sums["spatial_moments"].update(features.spatial)
+        if "predictions" in needs:
+            sums["predictions"].update(features.logits, part[here])
+        if "features" in needs:
+            sums["features"].update(pooled[keep[here].to(pooled.device)], here[keep[here]])
+    found = {need: metric.compute() for need, metric in sums.items()}  # adds those of all ranks
+    if "spatial_moments" in found:
+        found["spatial_moments"] = found["spatial_moments"].moments
+    groups_found = found.pop("moments")
+    return FeatureStatistics(
+        extractor.settings,
+        moments=groups_found.moments,
+        groups=groups_found,
+        **found,
+        seconds=time.perf_counter() - start,
+    )
 
-    def _update(
-        self, need: Need, create: Callable[[int], Metric], values: Tensor, *where: Tensor
-    ) -> None:
-        if need not in self.accumulators:
-            # other accelerators than CUDA may lack float64
-            device = values.device if values.device.type == "cuda" else torch.device("cpu")
-            self.accumulators[need] = create(values.shape[1]).to(device)
-        self.accumulators[need].update(values, *where)
 
-    def compute(self, extractor: Extractor, start: float) -> FeatureStatistics:
-        """The statistics over all ranks, all of which have to call this."""
-        found = {need: metric.compute() for need, metric in self.accumulators.items()}
-        spatial = found.get("spatial_moments")
-        return FeatureStatistics(
-            settings=extractor.settings,
-            moments=found["moments"].moments,
-            spatial_moments=spatial.moments if spatial is not None else None,
-            features=found.get("features"),
-            predictions=found.get("predictions"),
-            groups=found["moments"],
-            seconds=time.perf_counter() - start,
-        )
+def _accumulators(
+    features: Features, needs: Collection[Need], options: Options, groups: int
+) -> dict[Need, Metric]:
+    """One per need, for the sizes of these features."""
+    found: dict[Need, Metric] = {"moments": MomentSums(features.pooled.shape[1], groups)}
+    if "spatial_moments" in needs:
+        if features.spatial is None:
+            raise ValueError("sfid: only the extractor inception has spatial features")
+        found["spatial_moments"] = MomentSums(features.spatial.shape[1])
+    if "predictions" in needs:
+        if features.logits is None:
+            raise ValueError("is: this extractor has no classes; leave `is` out of --metrics")
+        found["predictions"] = PredictionSums(features.logits.shape[1], options.is_splits)
+    if "features" in needs:
+        found["features"] = KeptFeatures()
+    # accelerators other than CUDA may lack float64
+    on_cuda = features.pooled.device.type == "cuda"
+    device = features.pooled.device if on_cuda else torch.device("cpu")
+    return {need: metric.to(device) for need, metric in found.items()}
 
 
 def _choose_images(source: ImageSource, number: int | None, seed: int) -> NDArray[np.int64]:

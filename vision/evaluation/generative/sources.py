@@ -1,4 +1,4 @@
-"""Where images come from: a folder, a data config, or a run that generates them.
+"""Where images come from: a folder, a data config, memory, or a pipeline that generates them.
 
 Images in .npz files are in `vision.evaluation.generative.array_source`.
 """
@@ -6,7 +6,9 @@ Images in .npz files are in `vision.evaluation.generative.array_source`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,8 +45,31 @@ class ImageSource(Protocol):
         ...
 
 
-class FolderSource:
-    """All images below a folder, in the order of their paths, decoded as RGB."""
+class _FileSource(Dataset[Tensor]):
+    """Images that are decoded one by one: item i is image i, [3, H, W] uint8."""
+
+    name: str
+    num_workers: int
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
+        loader = DataLoader(
+            self,
+            batch_size=batch_size,
+            sampler=indices,
+            num_workers=self.num_workers,
+            collate_fn=list,
+            generator=torch.Generator(),  # else each pass draws from the global one
+        )
+        for images in loader:
+            for _, equal in itertools.groupby(images, key=lambda image: image.shape):
+                yield torch.stack(list(equal))
+
+
+class FolderSource(_FileSource):
+    """All images below a folder, in the order of their paths."""
 
     def __init__(self, folder: Path, num_workers: int = 0) -> None:
         self.name = str(folder)
@@ -58,13 +83,8 @@ class FolderSource:
     def __len__(self) -> int:
         return len(self.files)
 
-    def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
-        files = [self.files[index] for index in indices]
-        return _load(_Images(files, self._read), batch_size, self.num_workers)
-
-    @staticmethod
-    def _read(file: Path) -> Tensor:
-        return pil_to_tensor(read_file(file, "RGB"))
+    def __getitem__(self, index: int) -> Tensor:
+        return pil_to_tensor(read_file(self.files[index], "RGB"))
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(b"folder")
@@ -73,8 +93,8 @@ class FolderSource:
         return digest.hexdigest()
 
 
-class DataSource:
-    """One split of a data config: shorter side resized to `data.img_size`, centre cropped."""
+class DataSource(_FileSource):
+    """One split of a data config: shorter side resized to `data.img_size`, center cropped."""
 
     def __init__(self, name: str, config: DataConfig, split: str) -> None:
         names = {
@@ -83,8 +103,9 @@ class DataSource:
             "test": config.test_split or config.val_split,
         }
         if config.name == "latents":
-            raise ValueError("data.name = latents: no images; name the data they were made of")
-        self.config = config
+            raise ValueError("data.name = latents: no images; name the data they were made from")
+        self.size = config.img_size
+        self.num_workers = config.num_workers
         self.reader: Reader = open_reader(config, names[split])
         self.name = f"{name} {split}"
 
@@ -101,18 +122,14 @@ class DataSource:
     def __len__(self) -> int:
         return len(self.reader)
 
-    def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[Tensor]:
-        return _load(_Images(list(indices), self._read), batch_size, self.config.num_workers)
-
-    def _read(self, index: int) -> Tensor:
-        image, _ = read_image(self.reader, int(index), "RGB")
-        size = self.config.img_size
-        if image.size != (size, size):
-            image = center_crop(resize(image, size), [size, size])
+    def __getitem__(self, index: int) -> Tensor:
+        image, _ = read_image(self.reader, index, "RGB")
+        if image.size != (self.size, self.size):
+            image = center_crop(resize(image, self.size), [self.size, self.size])
         return pil_to_tensor(image)
 
     def fingerprint(self) -> str:
-        digest = hashlib.sha256(f"data {self.config.img_size}".encode())
+        digest = hashlib.sha256(f"data {self.size}".encode())
         for index in range(len(self.reader)):
             image, _ = self.reader[index]
             if isinstance(image, Image.Image):
@@ -172,34 +189,3 @@ class PipelineSource:
 
     def fingerprint(self) -> None:
         return None
-
-
-def _load(dataset: Dataset[Tensor], batch_size: int, num_workers: int) -> Iterator[Tensor]:
-    """Batches of images of one size each."""
-    loader = DataLoader(
-        dataset,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        collate_fn=list,
-        generator=torch.Generator(),  # else each pass draws from the global one
-    )
-    for images in loader:
-        start = 0
-        for end in range(1, len(images) + 1):
-            if end == len(images) or images[end].shape != images[start].shape:
-                yield torch.stack(images[start:end])
-                start = end
-
-
-class _Images(Dataset[Tensor]):
-    """`read` applied to each of `items`; at module level, so that workers may be spawned."""
-
-    def __init__(self, items: Sequence[Any], read: Callable[[Any], Tensor]) -> None:
-        self.items = items
-        self.read = read
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.read(self.items[index])

@@ -11,7 +11,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from vision.config import Config
 from vision.datasets.datamodule import ImageDataModule
-from vision.evaluation.reconstructions import picture
+from vision.evaluation.reconstructions import reconstruction_grid
 from vision.models.mae import MAE
 from vision.pictures import write_png
 from vision.seeding import derive_seed
@@ -44,7 +44,8 @@ class Reconstructions(pl.Callback):
         precision = trainer.precision_plugin
         with precision.forward_context():
             images = precision.convert_input(images.to(pl_module.device))
-            grid = picture(model, images, self.config.mae.mask_ratio, self.config.data, generator)
+            ratio = self.config.mae.mask_ratio
+            grid = reconstruction_grid(model, images, ratio, self.config.data, generator)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_png(grid, self.folder / f"{epoch:04d}.png")
         for logger in trainer.loggers:
