@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -48,9 +49,9 @@ class ArraySource:
             for start in range(0, len(indices), batch_size):
                 rows = []
                 for index in indices[start : start + batch_size]:
-                    _skip(file, (int(index) - position) * size)
-                    rows.append(self._image(file.read(size), int(index)))
-                    position = int(index) + 1
+                    file.seek((index - position) * size, os.SEEK_CUR)
+                    rows.append(self._image(file.read(size), index))
+                    position = index + 1
                 yield torch.stack(rows)
 
     def fingerprint(self) -> str:
@@ -82,8 +83,3 @@ def _open_array(path: Path) -> Iterator[tuple[Any, tuple[int, ...], np.dtype]]:
         if fortran or dtype.hasobject:
             raise ValueError(f"{path}: {_IMAGES} is {dtype} in an order that cannot be streamed")
         yield file, shape, dtype
-
-
-def _skip(file: Any, size: int) -> None:
-    while size > 0:
-        size -= len(file.read(min(size, 1 << 24)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
 from pathlib import Path
@@ -82,7 +83,7 @@ def compare_image_sets(
         result["labels"] |= {output.key: extractor.label(output) for output in metric.outputs}
     for line in () if quiet else result["warnings"]:
         warnings.warn(line, stacklevel=2)
-    result["settings"] = _settings(real, fake, a, b, extractor, chosen)
+    result["settings"] = _settings({"real": (real, a), "fake": (fake, b)}, extractor, chosen)
     total = time.perf_counter() - start
     result["seconds"] = {"real": a.seconds, "fake": b.seconds, "metrics": seconds, "total": total}
     return result
@@ -108,8 +109,7 @@ def _real_statistics(
     if cache is not None and real.source is not None:
         file = cache.file(real.source, extractor, needs, options)
     if file is not None and file.is_file():
-        real = ImageSet(real.name, None, read_statistics(file))
-        return _statistics(real, extractor, needs, options)
+        return read_statistics(file)
     found = _statistics(real, extractor, needs, options)
     if file is not None:
         write_statistics(file, found)
@@ -139,20 +139,17 @@ def _statistics(
 
 
 def _check_same_settings(name: str, theirs: dict[str, Any] | None, ours: dict[str, Any]) -> None:
+    ours = json.loads(json.dumps(ours))  # as in a file
     if theirs is None:
-        # published files are of the FID Inception, with TensorFlow's resize, and of no known hash
+        # published files are of the FID Inception with TensorFlow's resize; no hash is known
         theirs = {"extractor": "inception", "resize": "legacy"}
         ours = {key: ours.get(key) for key in theirs}
     for key in theirs.keys() | ours.keys():
-        if _plain(ours.get(key)) != _plain(theirs.get(key)):
+        if ours.get(key) != theirs.get(key):
             raise ValueError(
                 f"{name}: its statistics have {key} = {theirs.get(key)!r}, this call "
                 f"{ours.get(key)!r}; compute both with the same settings"
             )
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _warnings(extractor: Extractor, real: FeatureStatistics, fake: FeatureStatistics) -> list[str]:
@@ -168,21 +165,13 @@ def _warnings(extractor: Extractor, real: FeatureStatistics, fake: FeatureStatis
 
 
 def _settings(
-    real: ImageSet,
-    fake: ImageSet,
-    a: FeatureStatistics,
-    b: FeatureStatistics,
-    extractor: Extractor,
-    options: Options,
+    sets: dict[str, tuple[ImageSet, FeatureStatistics]], extractor: Extractor, options: Options
 ) -> dict[str, Any]:
-    versions = {m.__name__: m.__version__ for m in (torch, torchmetrics, torch_fidelity, timm)}
-    sets = {}
-    for key, images, known in (("real", real, a), ("fake", fake, b)):
+    """Everything that the metrics depend on, and how many images and features they are of."""
+    found = dict(extractor.settings)
+    for key, (images, known) in sets.items():
         kept = len(known.features) if known.features is not None else None
-        sets[key] = {**images.describe(), "count": known.count, "kept": kept}
-    return {
-        **extractor.settings,
-        **sets,
-        **vars(options),
-        "versions": {**versions, "numpy": np.__version__, "scipy": scipy.__version__},
-    }
+        found[key] = {**images.describe(), "count": known.count, "kept": kept}
+    packages = (torch, torchmetrics, torch_fidelity, timm, np, scipy)
+    versions = {package.__name__: package.__version__ for package in packages}
+    return {**found, **vars(options), "versions": versions}

@@ -33,7 +33,7 @@ def report_comparison(arguments: dict[str, Any]) -> None:
         raise ConfigError(str(error)) from error
     if torchrun_rank()[0] != 0:
         return
-    _print(result)
+    print_result(result)
     if arguments["json"] is not None:
         path = Path(arguments["json"])
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,8 @@ def _compare(arguments: dict[str, Any], device: torch.device) -> dict[str, Any]:
     )
 
 
-def _print(result: dict[str, Any]) -> None:
+def print_result(result: dict[str, Any]) -> None:
+    """A table of the metrics with their errors, then the images, the time and the warnings."""
     settings, seconds = result["settings"], result["seconds"]
     table = Table(title=f"{settings['fake']['name']} against {settings['real']['name']}")
     for name in ("metric", "value", "±"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,8 @@ def extract_statistics(
     part = random_parts(count, options.is_splits, options.seed)
     keep = random_subset(count, options.max_features, options.seed)
     own = torch.arange(rank, count, world)  # which of the chosen images are this rank's
-    done, sums = 0, {}
+    sums: dict[Need, Metric] = {}
+    done = 0
     for images in source.batches(chosen[own].tolist(), options.batch_size):
         here = own[done : done + len(images)]
         done += len(images)
@@ -56,15 +58,15 @@ def extract_statistics(
             sums["predictions"].update(features.logits, part[here])
         if "features" in needs:
             sums["features"].update(pooled[keep[here].to(pooled.device)], here[keep[here]])
-    found = {need: metric.compute() for need, metric in sums.items()}  # adds those of all ranks
-    if "spatial_moments" in found:
-        found["spatial_moments"] = found["spatial_moments"].moments
-    groups_found = found.pop("moments")
+    found: dict[Need, Any] = {need: sums[need].compute() for need in sums}  # over all ranks
+    spatial = found.get("spatial_moments")
     return FeatureStatistics(
-        extractor.settings,
-        moments=groups_found.moments,
-        groups=groups_found,
-        **found,
+        settings=extractor.settings,
+        moments=found["moments"].moments,
+        spatial_moments=spatial.moments if spatial is not None else None,
+        features=found.get("features"),
+        predictions=found.get("predictions"),
+        groups=found["moments"],
         seconds=time.perf_counter() - start,
     )
 

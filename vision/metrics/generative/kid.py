@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch_fidelity.metric_kid import (
-    KEY_METRIC_KID_MEAN,
-    KEY_METRIC_KID_STD,
-    kid_features_to_metric,
-)
+from torch_fidelity import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD
+from torch_fidelity.metric_kid import kid_features_to_metric
 
 from vision.metrics.base import FeatureStatistics, GenerativeMetric, Options, Output, Result
 from vision.registry import METRICS

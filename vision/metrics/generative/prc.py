@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch_fidelity.metric_prc import (
-    KEY_METRIC_PRECISION,
-    KEY_METRIC_RECALL,
-    prc_features_to_metric,
-)
+from torch_fidelity import KEY_METRIC_PRECISION, KEY_METRIC_RECALL
+from torch_fidelity.metric_prc import prc_features_to_metric
 
 from vision.metrics.base import FeatureStatistics, GenerativeMetric, Options, Output, Result
 from vision.registry import METRICS
