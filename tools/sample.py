@@ -48,7 +48,7 @@ def main() -> None:
 
     # imports torch and diffusers: seconds
     from vision.diffusion.sample import sample_command
-    from vision.evaluation.recognition import report_recognized
+    from vision.evaluation.classifier import report_recognized
 
     settings = sample_command(**options)
     if settings is not None and classifier is not None:

@@ -7,11 +7,10 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
+from vision.metrics.accumulators import KeptFeatures, PredictionSums, random_parts, random_subset
 from vision.metrics.base import FeatureStatistics, Options
 from vision.metrics.generative.kid import kernel_distance
 from vision.metrics.generative.prc import precision_recall
-from vision.metrics.kept_features import KeptFeatures, random_subset
-from vision.metrics.predictions import PredictionSums, random_parts
 from vision.registry import METRICS
 
 

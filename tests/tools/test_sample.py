@@ -16,8 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from vision.checkpoints.read import find_checkpoint
 from vision.diffusion.load_pipeline import load_pipeline
 from vision.diffusion.sample import sample_command
-from vision.evaluation.classifier import Classifier, load_classifier
-from vision.evaluation.recognition import recognized
+from vision.evaluation.classifier import Classifier, load_classifier, recognized
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = {

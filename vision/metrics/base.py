@@ -11,8 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from vision.metrics.moments import GroupedSums, Moments
-from vision.metrics.predictions import Predictions
+from vision.metrics.accumulators import GroupedSums, Moments, Predictions
 from vision.registry import METRICS
 
 # moments: of the pooled features. spatial_moments: of the spatial features, which only the FID
@@ -59,15 +58,15 @@ class Options:
     neighbors: int = 3  # of precision and recall
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.metrics) - set(METRICS.names()))
+        known = METRICS.names()
+        unknown = [name for name in self.metrics if name not in known]
         if unknown or not self.metrics:
             raise ValueError(
-                f"metrics = {','.join(unknown)!r}: expected some of {', '.join(METRICS.names())}"
+                f"metrics = {','.join(unknown)!r}: expected some of {', '.join(known)}"
             )
-        if self.confidence_groups == 1 or self.confidence_groups < 0:
-            raise ValueError(
-                f"confidence_groups = {self.confidence_groups}: expected 0, or 2 or more"
-            )
+        groups = self.confidence_groups
+        if groups == 1 or groups < 0:
+            raise ValueError(f"confidence_groups = {groups}: expected 0, or 2 or more")
         if self.batch_size < 1:
             raise ValueError(f"batch_size = {self.batch_size}: expected 1 or more")
 
@@ -98,8 +97,7 @@ class Result:
 class GenerativeMetric(ABC):
     """A metric of generated images; never instantiated.
 
-    `outputs`: what `compute` returns, without the errors. `needs`: what must be
-    known of the two sets.
+    `outputs`: what `compute` returns, without the errors. `needs`: what must be known of the sets.
     """
 
     outputs: ClassVar[tuple[Output, ...]]

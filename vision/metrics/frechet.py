@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh, eigvalsh
 
-from vision.metrics.moments import Array, Moments
+from vision.metrics.accumulators import Array, Moments
 
 FEW_SAMPLES = 10_000  # below, the bias of FID is larger than the differences that papers report
 
@@ -20,8 +20,7 @@ class FrechetReference:
     """One of the two Gaussians, its covariance decomposed once for many distances."""
 
     def __init__(self, mean: NDArray, cov: NDArray) -> None:
-        self.mean, self.cov = (np.asarray(value, np.float64) for value in (mean, cov))
-        _check(self.mean, self.cov)
+        self.mean, self.cov = _checked(mean, cov)
         values, vectors = eigh(self.cov)
         # a singular covariance has zeros, which rounding moves to either side
         kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
@@ -34,8 +33,7 @@ class FrechetReference:
         C1 = R R': symmetric, so they are real whatever the covariances. Raises ValueError
         where shapes differ or a number is not finite.
         """
-        mean, cov = (np.asarray(value, np.float64) for value in (mean, cov))
-        _check(mean, cov)
+        mean, cov = _checked(mean, cov)
         if len(mean) != len(self.mean):
             raise ValueError(
                 f"features of {len(mean)} numbers against {len(self.mean)}: they come from "
@@ -52,14 +50,6 @@ class FrechetReference:
         return float(total)
 
 
-def frechet_distance(mean1: NDArray, cov1: NDArray, mean2: NDArray, cov2: NDArray) -> float:
-    """Squared Fréchet distance of two Gaussians: means [D], covariances [D, D]; in float64.
-
-    Raises ValueError where shapes differ or a number is not finite.
-    """
-    return FrechetReference(mean1, cov1).distance(mean2, cov2)
-
-
 def jackknife_error(values: list[float]) -> float:
     """Standard error of a statistic from its values with one of G groups left out at a time."""
     deviations = np.asarray(values) - np.mean(values)
@@ -69,7 +59,7 @@ def jackknife_error(values: list[float]) -> float:
 
 def sample_warnings(label: str, moments: Moments) -> list[str]:
     """Warnings about a set that is small for a Fréchet distance."""
-    count, dim = moments.count, moments.dim
+    count, dim = moments.count, len(moments.mean)
     if count is None:
         return [f"{label}: the statistics do not say how many samples they are of"]
     found = []
@@ -88,10 +78,12 @@ def sample_warnings(label: str, moments: Moments) -> list[str]:
     return found
 
 
-def _check(mean: Array, cov: Array) -> None:
+def _checked(mean: NDArray, cov: NDArray) -> tuple[Array, Array]:
+    mean, cov = np.asarray(mean, np.float64), np.asarray(cov, np.float64)
     if mean.ndim != 1 or cov.shape != (len(mean), len(mean)):
         raise ValueError(
             f"mean of shape {mean.shape}, covariance of shape {cov.shape}: expected [D], [D, D]"
         )
     if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
         raise ValueError("mean or covariance holds NaN or infinity: look at images and weights")
+    return mean, cov

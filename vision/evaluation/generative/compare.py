@@ -37,8 +37,6 @@ def compare_image_sets(
     real: str | Path | Tensor | ImageSet,
     fake: str | Path | Tensor | ImageSet,
     extractor: str | Extractor = "inception",
-    weights: str | None = None,
-    resize: str = "legacy",
     device: str | torch.device | None = None,
     cache: StatisticsCache | None = None,
     quiet: bool = False,
@@ -48,9 +46,8 @@ def compare_image_sets(
 
     Args:
         real, fake: What `open_image_set` opens, an ImageSet, or images [N, 1 or 3, H, W] uint8.
-        extractor: A name (`inception`, `dinov2`, `timm:NAME`, `run:PATH`), or an Extractor.
-        weights: File of the extractor's weights.
-        resize: "legacy" (TensorFlow's, as in published FIDs) or "antialias".
+        extractor: What `create_extractor` returns, or its name (`inception`, `dinov2`, `timm:NAME`,
+            `run:PATH`).
         device: Where features are computed; None: the accelerator, if there is one.
         cache: Keeps the statistics of `real` for the next call.
         quiet: Return warnings without raising them through `warnings` too.
@@ -67,7 +64,7 @@ def compare_image_sets(
     chosen = Options(**options)
     real, fake = as_image_set(real), as_image_set(fake)
     if isinstance(extractor, str):
-        extractor = create_extractor(extractor, weights, resize)
+        extractor = create_extractor(extractor)
     extractor.model.to(choose_device(device))
     a = _real_statistics(real, extractor, chosen, cache)
     b = _statistics(fake, extractor, _needs(chosen, fake=True), chosen, chosen.confidence_groups)

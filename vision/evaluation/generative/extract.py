@@ -14,10 +14,14 @@ from torchmetrics import Metric
 
 from vision.evaluation.generative.features import Extractor, Features
 from vision.evaluation.generative.sources import ImageSource
+from vision.metrics.accumulators import (
+    KeptFeatures,
+    MomentSums,
+    PredictionSums,
+    random_parts,
+    random_subset,
+)
 from vision.metrics.base import FeatureStatistics, Need, Options
-from vision.metrics.kept_features import KeptFeatures, random_subset
-from vision.metrics.moments import MomentSums
-from vision.metrics.predictions import PredictionSums, random_parts
 
 
 def extract_statistics(

@@ -11,7 +11,7 @@ from timm.data import resolve_model_data_config
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from vision.checkpoints.read import find_checkpoint, read_checkpoint, state_dict_of
+from vision.checkpoints.read import find_checkpoint, load_strict, read_checkpoint, state_dict_of
 from vision.evaluation.classifier import load_classifier
 from vision.evaluation.generative.features import Extractor, Features, resize_images
 from vision.evaluation.generative.inception import inception_extractor
@@ -115,17 +115,7 @@ def _timm_model(label: str, name: str, weights: str | None, options: dict[str, A
     model = timm.create_model(name, num_classes=0, **options).eval()
     if isinstance(model, VisionTransformer):
         state = checkpoint_filter_fn(state, model)
-    missing = sorted(model.state_dict().keys() - state.keys())
-    if missing:
-        raise ValueError(
-            f"weights = {weights}: has no {missing[0]} ({len(missing)} tensors missing): not "
-            f"those of {name}"
-        )
-    try:
-        model.load_state_dict(state, strict=False)  # a classifier's head is not needed
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"weights = {weights}: shapes differ from those of {name}: {reason}"
-        ) from error
+    own = model.state_dict()
+    # a classifier's head is not needed
+    load_strict(model, {key: state[key] for key in state if key in own}, f"weights = {weights}")
     return model

@@ -16,8 +16,8 @@ import torch
 from vision.evaluation.generative.features import Extractor
 from vision.evaluation.generative.sources import ImageSource
 from vision.files import written
+from vision.metrics.accumulators import Moments
 from vision.metrics.base import FeatureStatistics, Need, Options
-from vision.metrics.moments import Moments
 
 
 def npz_keys(path: Path) -> set[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import xlogy
 
+from vision.metrics.accumulators import Predictions
 from vision.metrics.base import FeatureStatistics, GenerativeMetric, Options, Output, Result
-from vision.metrics.predictions import Predictions
 from vision.registry import METRICS
 
 
