@@ -1,14 +1,22 @@
-"""Pre-training step of a masked autoencoder against the same model's supervised step."""
+"""An MAE pre-training step against the supervised step of the same model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass, replace
 
 import torch
 
-from vision.benchmark.models import ModelSettings, TrainingStep
-from vision.benchmark.timing import median_times
+from vision.benchmark.command_line import milliseconds, report
+from vision.benchmark.models import (
+    ModelSettings,
+    TrainingStep,
+    add_model_arguments,
+    supervised_step,
+)
+from vision.benchmark.timing import Work, median_times
+from vision.config import Config
+from vision.models.mae import create_mae
 
 DEPTHS = (8, 4)  # of the decoder: as published, and half of it
 
@@ -25,59 +33,48 @@ class MaeResult:
     step_ratio: float
 
 
-def benchmark_mae(
-    settings: ModelSettings,
-    rounds: int,
-    progress: Callable[[str], None] = lambda text: None,
-) -> list[MaeResult]:
-    """Times the steps in turn: LayerNorm, mask ratio 0.75, decoders 512 wide of each depth.
+def add_arguments(parser: ArgumentParser) -> None:
+    """The arguments of this subject."""
+    add_model_arguments(parser, "base", batch=8, rounds=5)
+
+
+def run(arguments: Namespace) -> None:
+    """Measure, print and write the results."""
+    settings = ModelSettings.given(arguments)
+    results = benchmark_mae(settings, arguments.rounds)
+    columns = {
+        f"{settings.model}, batch {settings.batch}": lambda r: (
+            f"MAE, mask ratio 0.75, decoder of {r.decoder_depth} blocks"
+            if r.decoder_depth
+            else "supervised"
+        ),
+        "step ms": lambda r: milliseconds(r.step),
+        "ratio": lambda r: f"{r.step_ratio:.3f}",
+    }
+    report(results, columns, arguments.json)
+
+
+def benchmark_mae(settings: ModelSettings, rounds: int) -> list[MaeResult]:
+    """Time the steps in turn: LayerNorm, mask ratio 0.75, decoders 512 wide of each depth.
 
     Raises ValueError for a model that cannot be the encoder.
     """
-    progress("building")
-    steps: dict[int | None, Callable[[], object]] = {None: TrainingStep(settings, "layernorm")}
-    steps |= {depth: pretraining_step(settings, depth) for depth in DEPTHS}
-    times = median_times(
-        {str(depth): step for depth, step in steps.items()},
-        torch.device(settings.device),
-        rounds,
-        after_round=lambda: progress("step times"),
-    )
-    supervised = times[str(None)]
+    work: dict[str, Work] = {str(depth): pretraining_step(settings, depth) for depth in DEPTHS}
+    work["None"] = supervised_step(settings, "layernorm")
+    times = median_times(work, torch.device(settings.device), rounds)
+    first = settings.model, settings.batch, "layernorm"
     return [
-        MaeResult(
-            settings.model,
-            settings.batch,
-            "layernorm",
-            depth,
-            times[str(depth)],
-            times[str(depth)] / supervised,
-        )
-        for depth in steps
+        MaeResult(*first, depth, times[str(depth)], times[str(depth)] / times["None"])
+        for depth in (None, *DEPTHS)
     ]
 
 
-def pretraining_step(settings: ModelSettings, decoder_depth: int) -> Callable[[], object]:
-    """A function that does one step: mask, encode, decode, loss, backward, AdamW."""
-    from vision.config import Config
-    from vision.models.mae import create_mae
-
+def pretraining_step(settings: ModelSettings, decoder_depth: int) -> TrainingStep:
+    """A step that masks, encodes, decodes and learns."""
     torch.manual_seed(0)
     config = Config(task="mae")
     config.model = replace(config.model, name=settings.model)
     config.data = replace(config.data, img_size=settings.img_size)
     config.mae = replace(config.mae, decoder_depth=decoder_depth)
-    device = torch.device(settings.device)
-    model = create_mae(config)[0].to(device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    images = torch.randn(settings.batch, 3, settings.img_size, settings.img_size, device=device)
-    dtype = getattr(torch, settings.dtype)
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            loss, _, _ = model(images, mask_ratio=0.75)
-        loss.backward()
-        optimizer.step()
-
-    return step
+    model = create_mae(config)[0]
+    return TrainingStep(settings, model, lambda images: model(images, mask_ratio=0.75)[0])

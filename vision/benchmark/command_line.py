@@ -1,0 +1,53 @@
+"""What all benchmarks share on the command line: arguments, table and JSON record."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from vision.environment import environment_record
+
+
+def add_arguments(parser: ArgumentParser, batch: int, rounds: int, device: bool = True) -> None:
+    """Add --batch, --rounds and --json; --dtype and --device where `device`."""
+    add = parser.add_argument
+    add("--batch", type=int, default=batch, help="images (default: %(default)s)")
+    add("--rounds", type=int, default=rounds, help="times each is measured (default: %(default)s)")
+    add("--json", type=Path, metavar="FILE", help="write the results and the machine")
+    if device:
+        add("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+        add("--device", help="cpu, cuda, ...; default: the accelerator, if any")
+
+
+def report(
+    results: Sequence[Any],
+    columns: Mapping[str, Callable[[Any], str]],
+    file: Path | None,
+    text_columns: int = 1,
+) -> None:
+    """Print a table, a row per result; write `results` (dataclasses) and the machine to `file`."""
+    table = Table()
+    for number, title in enumerate(columns):
+        justify: Any = "left" if number < text_columns else "right"
+        table.add_column(title, justify=justify, no_wrap=True)
+    for result in results:
+        table.add_row(*(show(result) for show in columns.values()))
+    console = Console()
+    # a file or a pipe has no width: lines must not be cut
+    Console(width=None if console.is_terminal else max(console.width, 120)).print(table)
+    if file is not None:
+        record = {"environment": environment_record(), "results": [asdict(r) for r in results]}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def milliseconds(seconds: float) -> str:
+    """For a table."""
+    return f"{seconds * 1e3:.0f}"
