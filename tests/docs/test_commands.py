@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import shlex
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -53,6 +54,7 @@ def calls(pages: dict[str, str], blocks, home: Path) -> list[list[str]]:
     found = []
     for text in pages.values():
         for code, _ in blocks(text, "sh|bash"):
+            subprocess.run(["bash", "-nc", code], check=True)
             found += [call for words in commands(code) if (call := tool_call(words))]
     assert len(found) > 40
     return [[word.replace("/datasets", f"{home}/datasets") for word in call] for call in found]
