@@ -102,8 +102,8 @@ class DiffusionObjective:
     ) -> Tensor:
         """KL(q(x_{t-1} | x_t, x0) || p), at t = 0 the likelihood of x0's pixels; bits per dim."""
         low, high = self._at("min_log_variance", t), self._at("max_log_variance", t)
-        share = (variance + 1) / 2
-        log_variance = share * high + (1 - share) * low
+        fraction = (variance + 1) / 2
+        log_variance = fraction * high + (1 - fraction) * low
         mean_x0, mean_xt = self._at("mean_x0", t), self._at("mean_xt", t)
         true_mean = mean_x0 * x0 + mean_xt * xt
         mean = mean_x0 * self.predict_x0(prediction, xt, t) + mean_xt * xt
@@ -141,9 +141,9 @@ def discretized_log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor) -> Tens
     return mass.clamp(min=1e-12).log()
 
 
-def drop_labels(labels: Tensor, null: int, share: float, uniform: Tensor) -> Tensor:
-    """`labels` [B], replaced by `null` where `uniform` [B], drawn from 0 to 1, is below `share`."""
-    return torch.where(uniform < share, null, labels)
+def drop_labels(labels: Tensor, null: int, fraction: float, uniform: Tensor) -> Tensor:
+    """`labels` [B], with `null` where `uniform` [B], drawn from 0 to 1, is below `fraction`."""
+    return torch.where(uniform < fraction, null, labels)
 
 
 def _normal_cdf(x: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 from collections.abc import Sequence
@@ -14,7 +13,8 @@ from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, ImagePipe
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from vision.diffusion.schedulers import has_learned_variance, set_timesteps, whole_output
+from vision.diffusion.schedulers import set_timesteps, step
+from vision.diffusion.vae import decode
 from vision.models.dit import DiT
 
 Generators = torch.Generator | list[torch.Generator] | None
@@ -93,28 +93,23 @@ class DiTPipeline(DiffusionPipeline):
         """
         device = self._execution_device
         labels = torch.tensor(self.label_ids(class_labels), device=device)
-        config = self.transformer.config
-        if guidance_channels is None:
-            guidance_channels = config.in_channels
-        if not 1 <= guidance_channels <= config.in_channels:
-            raise ValueError(
-                f"guidance_channels = {guidance_channels}: expected 1 to {config.in_channels}"
-            )
-        size = config.sample_size
-        shape = (len(labels), config.in_channels, size, size)
+        channels, size = self.transformer.config.in_channels, self.transformer.config.sample_size
+        guided = channels if guidance_channels is None else guidance_channels
+        if not 1 <= guided <= channels:
+            raise ValueError(f"guidance_channels = {guided}: expected 1 to {channels}")
+        shape = (len(labels), channels, size, size)
         if latents is None:
             latents = randn_tensor(shape, generator, device, torch.float32)
-        if tuple(latents.shape) != shape:
+        if latents.shape != shape:
             raise ValueError(f"latents: expected shape {shape}, got {tuple(latents.shape)}")
         timesteps = set_timesteps(self.scheduler, num_inference_steps, device)
-        # 1 but for schedulers that count in sigmas, such as Euler's
+        # init_noise_sigma is 1 except in schedulers that count in sigmas, such as Euler's
         x = latents.to(device, torch.float32) * self.scheduler.init_noise_sigma
         low, high = guidance_interval
         for t in self.progress_bar(timesteps):
             within = low <= float(t) / self.scheduler.config.num_train_timesteps <= high
-            scale = guidance_scale if within else 1.0
-            output = self.predict(x, t, labels, scale, guidance_channels)
-            x = self._step(output, t, x, generator)
+            output = self.predict(x, t, labels, guidance_scale if within else 1.0, guided)
+            x = step(self.scheduler, output, t, x, generator)
         images: Any = self._decode(x)
         self.maybe_free_model_hooks()
         if output_type != "pt":
@@ -158,20 +153,10 @@ class DiTPipeline(DiffusionPipeline):
         dtype = self.transformer.dtype
         return self.transformer(x.to(dtype), t.to(x.device), labels, return_dict=False)[0].float()
 
-    def _step(self, output: Tensor, t: Tensor, x: Tensor, generator: Generators) -> Tensor:
-        if not has_learned_variance(self.scheduler):
-            output = output[:, : x.shape[1]]
-        takes = inspect.signature(self.scheduler.step).parameters
-        options = {"generator": generator} if "generator" in takes else {}
-        with whole_output(self.scheduler):
-            return self.scheduler.step(output, t, x, return_dict=False, **options)[0]
-
     def _decode(self, x: Tensor) -> Tensor:
         """Pixels from 0 to 1."""
         if self.vae is not None:
-            shift = self.vae.config.get("shift_factor") or 0.0
-            x = x / self.vae.config.scaling_factor + shift
-            x = self.vae.decode(x.to(self.vae.dtype)).sample.float()
+            x = decode(self.vae, x)
         return (x / 2 + 0.5).clamp(0, 1)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **options: Any) -> None:

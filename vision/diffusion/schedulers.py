@@ -1,9 +1,8 @@
-"""diffusers' schedulers, set up for the linear schedule that models here are trained with."""
+"""Schedulers of diffusers for the linear schedule of `vision.diffusion.objective`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import inspect
 from typing import get_args
 
 import numpy as np
@@ -15,6 +14,7 @@ from diffusers import (
     SchedulerMixin,
     UniPCMultistepScheduler,
 )
+from torch import Tensor
 
 from vision.config.schema import Prediction, Sampler
 from vision.diffusion.objective import BETA_END, BETA_START, NUM_TIMESTEPS
@@ -25,11 +25,11 @@ SAMPLERS: tuple[str, ...] = get_args(Sampler)
 def create_scheduler(
     sampler: str, prediction: Prediction = "epsilon", learn_sigma: bool = True
 ) -> SchedulerMixin:
-    """The scheduler of a sampler.
+    """The scheduler of a sampler. Raises ValueError for an unknown name.
 
-    ddpm uses the learned variance where there is one. ddim (eta 0) is DPM-Solver++ of order 1,
-    which is the same update: diffusers' DDIMScheduler assumes a stride that evenly respaced
-    timesteps do not have. Nothing is clipped, as published. Raises ValueError for other names.
+    ddpm uses the learned variance if there is one. ddim (eta 0) is DPM-Solver++ of order 1, which
+    is the same update: diffusers' DDIMScheduler assumes that all timesteps are equally far apart,
+    and rounded ones are not. Nothing is clipped, as published.
     """
     options = {
         "num_train_timesteps": NUM_TIMESTEPS,
@@ -52,10 +52,10 @@ def create_scheduler(
 
 def set_timesteps(
     scheduler: SchedulerMixin, num_inference_steps: int, device: torch.device
-) -> torch.Tensor:
-    """Prepare `scheduler` for one run and return its timesteps [num_inference_steps], descending.
+) -> Tensor:
+    """Prepare `scheduler` for sampling; returns its timesteps [num_inference_steps], descending.
 
-    ddpm and ddim take evenly spaced timesteps from the last to 0, as the published code does.
+    ddpm and ddim take evenly spaced timesteps from the last one to 0, as the published code does.
     Raises ValueError for a number of steps that is not from 1 to 1000.
     """
     most = scheduler.config.num_train_timesteps
@@ -70,29 +70,27 @@ def set_timesteps(
     return scheduler.timesteps
 
 
-def has_learned_variance(scheduler: SchedulerMixin) -> bool:
-    """Whether its step takes the second half of a model's channels."""
-    ancestral = isinstance(scheduler, (DDPMScheduler, DDPMParallelScheduler))
-    return ancestral and _says_learned(scheduler)
-
-
-@contextmanager
-def whole_output(scheduler: SchedulerMixin) -> Iterator[None]:
-    """Let `scheduler.step` use all channels that it is given.
-
-    A solver made by diffusers' `from_config` of a ddpm scheduler inherits its variance_type;
-    diffusers' then cut what the model predicts to three channels, whatever the number.
-    """
-    if has_learned_variance(scheduler) or not _says_learned(scheduler):
-        yield
-        return
-    inherited = scheduler.config["variance_type"]
-    scheduler.register_to_config(variance_type=None)
+def step(
+    scheduler: SchedulerMixin,
+    output: Tensor,
+    t: Tensor,
+    x: Tensor,
+    generator: torch.Generator | list[torch.Generator] | None,
+) -> Tensor:
+    """`x` [B, C, H, W] one timestep less noisy, by the model's `output` [B, C or 2C, H, W] at t."""
+    options = {}
+    if "generator" in inspect.signature(scheduler.step).parameters:
+        options["generator"] = generator
+    variance = scheduler.config.get("variance_type")
+    learned = variance in ("learned", "learned_range")
+    if learned and isinstance(scheduler, (DDPMScheduler, DDPMParallelScheduler)):
+        return scheduler.step(output, t, x, return_dict=False, **options)[0]
+    if learned:
+        # a solver made by `from_config` of a ddpm scheduler inherits its variance_type, and would
+        # cut the model's output to three channels, whatever C is
+        scheduler.register_to_config(variance_type=None)
     try:
-        yield
-    finally:  # from_config back to ddpm finds it again
-        scheduler.register_to_config(variance_type=inherited)
-
-
-def _says_learned(scheduler: SchedulerMixin) -> bool:
-    return scheduler.config.get("variance_type") in ("learned", "learned_range")
+        return scheduler.step(output[:, : x.shape[1]], t, x, return_dict=False, **options)[0]
+    finally:
+        if learned:  # for `from_config` back to ddpm
+            scheduler.register_to_config(variance_type=variance)

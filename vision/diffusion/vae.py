@@ -1,4 +1,4 @@
-"""The autoencoder between images and the latents that a DiT can be trained on."""
+"""The autoencoder between images and latents, which are scaled as a DiT is trained on them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import functools
 import json
 from pathlib import Path
 
+import torch
 from diffusers import AutoencoderKL
+from torch import Tensor
 
 from vision.config import Config
 from vision.datasets.latents import INDEX
@@ -33,3 +35,25 @@ def load_vae(name: str) -> AutoencoderKL:
     except OSError as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"dit.vae = {name!r}: no AutoencoderKL there ({reason})") from error
+
+
+@torch.inference_mode()
+def encode(vae: AutoencoderKL, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the latents of `images` [B, C, H, W] from -1 to 1 and of
+    their mirror images, each [B, 2, c, h, w] float16 on the CPU."""
+    both = torch.stack([images, images.flip(-1)], dim=1)  # [B, 2, C, H, W]
+    posterior = vae.encode(both.flatten(0, 1).to(vae.device)).latent_dist
+    scale, shift = _scale_and_shift(vae)
+    parts = (posterior.mean - shift) * scale, posterior.std * scale
+    mean, std = (part.unflatten(0, (-1, 2)).half().cpu() for part in parts)
+    return mean, std
+
+
+def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    """Images [B, C, H, W] float32 around -1 to 1 of `latents` [B, c, h, w]."""
+    scale, shift = _scale_and_shift(vae)
+    return vae.decode((latents / scale + shift).to(vae.dtype)).sample.float()
+
+
+def _scale_and_shift(vae: AutoencoderKL) -> tuple[float, float]:
+    return vae.config.scaling_factor, vae.config.get("shift_factor") or 0.0
