@@ -12,6 +12,7 @@ from torch import Tensor
 from vision.checkpoints.mae_formats import from_official, to_official
 from vision.config import Config
 from vision.models.mae import MAE, create_mae, sincos_positions
+from vision.models.patches import patchify, unpatchify
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TOLERANCE = 1e-5  # float32, of losses, predictions and latents
@@ -124,7 +125,9 @@ def test_the_encoder_sees_visible_patches_only(reference: dict[str, Tensor], sta
     imgs, noise = reference["imgs"], reference["noise"]
     with torch.no_grad():
         before, mask, _ = model.encode(imgs, 0.75, noise)
-        hidden = model.unpatchify(model.patchify(imgs) + 9 * mask.unsqueeze(-1))
+        hidden = unpatchify(
+            patchify(imgs, model.patch_size) + 9 * mask.unsqueeze(-1), model.patch_size
+        )
         after, _, _ = model.encode(hidden, 0.75, noise)
     assert torch.equal(before, after)
     assert before.shape == (2, 5, 48)
@@ -153,9 +156,9 @@ def test_noise_comes_from_the_global_generator() -> None:
 def test_patches_come_back_as_images() -> None:
     model, _ = create_mae(small_config())
     imgs = torch.randn(2, 3, 16, 16)
-    patches = model.patchify(imgs)
+    patches = patchify(imgs, model.patch_size)
     assert torch.equal(patches[1, 5].reshape(4, 4, 3), imgs[1, :, 4:8, 4:8].permute(1, 2, 0))
-    assert torch.equal(model.unpatchify(patches), imgs)
+    assert torch.equal(unpatchify(patches, model.patch_size), imgs)
 
 
 @pytest.mark.parametrize("norm_pix_loss", [False, True])
@@ -166,15 +169,15 @@ def test_a_reconstruction_keeps_what_was_visible(norm_pix_loss: bool) -> None:
         masked, filled = model.reconstruct(imgs, 0.75, noise)
         _, pred, mask = model(imgs, 0.75, noise)
     seen = mask == 0
-    patches = model.patchify(imgs)
-    assert torch.equal(model.patchify(filled)[seen], patches[seen])
-    assert torch.equal(model.patchify(masked)[seen], patches[seen])
-    assert model.patchify(masked)[~seen].abs().max() == 0
+    patches = patchify(imgs, model.patch_size)
+    assert torch.equal(patchify(filled, model.patch_size)[seen], patches[seen])
+    assert torch.equal(patchify(masked, model.patch_size)[seen], patches[seen])
+    assert patchify(masked, model.patch_size)[~seen].abs().max() == 0
     if norm_pix_loss:
         std, mean = torch.std_mean(patches, dim=-1, keepdim=True)
         pred = pred * std + mean
     torch.testing.assert_close(
-        model.patchify(filled)[~seen], pred[~seen], atol=TOLERANCE, rtol=TOLERANCE
+        patchify(filled, model.patch_size)[~seen], pred[~seen], atol=TOLERANCE, rtol=TOLERANCE
     )
 
 

@@ -9,25 +9,19 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import get_2d_sincos_pos_embed, get_timestep_embedding
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
-from diffusers.models.modeling_utils import ModelMixin
-from timm.layers import Attention, Mlp, PatchEmbed
+from timm.layers import Attention, GELUTanh, Mlp, PatchEmbed
 from torch import Tensor, nn
 
 from vision.config import Config
 from vision.models.dit_sizes import dit_size
+from vision.models.patches import unpatchify
 from vision.norms.registry import create_norm
 
 _FREQUENCIES = 256  # sines and cosines that encode a timestep
-
-
-class TanhGELU(nn.GELU):
-    """GELU by its tanh approximation, as in the published model."""
-
-    def __init__(self) -> None:
-        super().__init__(approximate="tanh")
 
 
 class TimestepEmbedder(nn.Module):
@@ -38,7 +32,7 @@ class TimestepEmbedder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(_FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
 
     def forward(self, timestep: Tensor) -> Tensor:
-        """Embed `timestep`, [B], any number type."""
+        """Embed `timestep` [B], of any number type."""
         waves = get_timestep_embedding(
             timestep, _FREQUENCIES, flip_sin_to_cos=True, downscale_freq_shift=0
         )
@@ -46,7 +40,7 @@ class TimestepEmbedder(nn.Module):
 
 
 class LabelEmbedder(nn.Module):
-    """Classes [B] to vectors [B, dim]; the last row is the null class, for guidance."""
+    """Classes [B] to vectors [B, dim]; the last one is the null class, for guidance."""
 
     def __init__(self, num_classes: int, dim: int) -> None:
         super().__init__()
@@ -58,14 +52,14 @@ class LabelEmbedder(nn.Module):
 
 
 class DiTBlock(nn.Module):
-    """Attention and MLP, each behind a norm whose output the condition shifts, scales and gates."""
+    """Attention and MLP; the condition shifts and scales their inputs and gates their outputs."""
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float, norm: dict[str, Any]) -> None:
         super().__init__()
         self.norm1 = create_norm(dim=dim, **norm)
         self.attn = Attention(dim, num_heads=num_heads, qkv_bias=True)
         self.norm2 = create_norm(dim=dim, **norm)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=TanhGELU)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=GELUTanh)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
@@ -77,7 +71,7 @@ class DiTBlock(nn.Module):
 
 
 class FinalLayer(nn.Module):
-    """The last norm, modulated, and the projection to patches."""
+    """The last norm, scaled and shifted by the condition, and the projection to patches."""
 
     def __init__(self, dim: int, out_features: int, norm: dict[str, Any]) -> None:
         super().__init__()
@@ -92,7 +86,7 @@ class FinalLayer(nn.Module):
 
 
 class DiT(ModelMixin, ConfigMixin):
-    """Predicts noise (or velocity) and, with `learn_sigma`, where its variance lies in its range.
+    """Predicts noise (or velocity) and, with `learn_sigma`, its variance as a point in its range.
 
     Args:
         sample_size: Side of the square input, in pixels or latent pixels.
@@ -103,15 +97,15 @@ class DiT(ModelMixin, ConfigMixin):
         num_heads: Attention heads; divides `embed_dim`.
         mlp_ratio: Width of the MLP over that of a token.
         num_classes: Classes; the null class has the number `num_classes`.
-        learn_sigma: Twice as many channels out as in, the second half for the variance.
-        norm: A name from `vision.norms.list_norms()`, used for all norms. "layernorm" is without
-            parameters, as published, unless `norm_options` says otherwise; others keep their own,
-            applied before the modulation.
+        learn_sigma: Predict the variance too, in a second half of the output's channels.
+        norm: A name from `vision.norms.list_norms()`, used for all norms. "layernorm" has no
+            parameters, as published, unless `norm_options` asks for them; other norms keep theirs,
+            which act before the condition does.
         norm_options: Keyword options of that norm.
-        zero_init: adaLN-Zero: blocks start as the identity, and the output as zero.
+        zero_init: adaLN-Zero: blocks start as the identity, the output as zero.
 
     Raises:
-        ValueError: an unknown norm, an option it does not take, or sizes that do not divide.
+        ValueError: an unknown norm, an option that it does not take, or sizes that do not divide.
     """
 
     _supports_gradient_checkpointing = True
@@ -159,7 +153,7 @@ class DiT(ModelMixin, ConfigMixin):
         return_dict: bool = True,
     ) -> Transformer2DModelOutput | tuple[Tensor]:
         """Noisy input [B, C, H, W], timestep [B] (or one for all) and class_labels [B] int64 to
-        `sample`, [B, C or 2C, H, W]; a tuple of it without `return_dict`."""
+        `sample` [B, C or 2C, H, W]; a tuple without `return_dict`."""
         x = self.x_embedder(hidden_states) + self.pos_embed  # [B, L, D]
         timestep = timestep.reshape(-1).expand(len(x))
         condition = self.t_embedder(timestep) + self.y_embedder(class_labels)  # [B, D]
@@ -168,19 +162,11 @@ class DiT(ModelMixin, ConfigMixin):
                 x = self._gradient_checkpointing_func(block, x, condition)
             else:
                 x = block(x, condition)
-        output = self._unpatchify(self.final_layer(x, condition))
+        output = unpatchify(self.final_layer(x, condition), self.config.patch_size)
         return Transformer2DModelOutput(sample=output) if return_dict else (output,)
 
-    def _unpatchify(self, x: Tensor) -> Tensor:
-        """[B, L, p*p*C] to [B, C, H, W]; a patch is laid out row, column, channel."""
-        p = self.config.patch_size
-        side = self.config.sample_size // p
-        x = x.reshape(len(x), side, side, p, p, self.out_channels)
-        x = x.permute(0, 5, 1, 3, 2, 4)  # [B, C, rows, p, columns, p]
-        return x.reshape(len(x), self.out_channels, side * p, side * p)
-
     def _initialize(self, zero_init: bool) -> None:
-        """Start values as published."""
+        """Initial values as published."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -198,7 +184,7 @@ class DiT(ModelMixin, ConfigMixin):
 
 
 def named_dit(name: str, **options: Any) -> DiT:
-    """A published size by name, such as "dit_b_4"; `options` (None: as the name says) win."""
+    """A published size by name, such as "dit_b_4"; `options` that are not None replace its own."""
     given = {key: value for key, value in options.items() if value is not None}
     return DiT(**{**dit_size(name), **given})
 

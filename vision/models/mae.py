@@ -1,7 +1,7 @@
 """Masked autoencoder (He et al. 2021, https://arxiv.org/abs/2111.06377), with any norm.
 
-The encoder is timm's VisionTransformer, the one that the classifier uses, so weights move between
-the two without renaming. It sees the visible patches only; a small decoder fills in the others.
+The encoder is timm's VisionTransformer, as in the classifier, so that weights can be moved between
+the two without renaming. It sees only the visible patches; a small decoder predicts the others.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from functools import partial
 from typing import cast
 
 import torch
+from diffusers.models.embeddings import get_2d_sincos_pos_embed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from vision.config import Config
 from vision.models.classifier import create_classifier
+from vision.models.patches import patchify, unpatchify
 from vision.norms import convert_norms
 from vision.norms.convert import Conversion
 
@@ -22,18 +24,18 @@ _EPS = 1e-6  # of the decoder's LayerNorm and of the target's variance
 
 
 class MAE(nn.Module):
-    """An encoder with fixed positions, a decoder, and the loss on what the encoder did not see.
+    """An encoder with fixed positions, a decoder, and the loss on patches hidden from the encoder.
 
     Args:
-        encoder: With class token, learned-position slots and no classifier; its positions are
-            replaced by fixed sines and cosines, its weights start anew.
-        decoder_embed_dim: Width of the decoder, a multiple of 4 and of its heads.
-        decoder_depth: Its number of blocks.
-        decoder_num_heads: Its attention heads.
-        norm_pix_loss: Predict each patch less its mean, divided by its standard deviation.
+        encoder: A ViT with a class token and no head. Its positions are replaced by fixed sines
+            and cosines, its linear layers are initialized again.
+        decoder_embed_dim: Width of the decoder, a multiple of 4 and of `decoder_num_heads`.
+        decoder_depth: Number of its blocks.
+        decoder_num_heads: Number of its attention heads.
+        norm_pix_loss: Predict patches that are normalized by their own mean and deviation.
 
     Raises:
-        ValueError: the encoder is of another kind, or a width does not divide.
+        ValueError: the encoder is of another kind, or a width is no such multiple.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class MAE(nn.Module):
         layer_norm = partial(nn.LayerNorm, eps=_EPS)
         self.decoder_blocks = nn.Sequential(
             *(
-                # timm's hint asks for a class, but it calls whatever makes a norm
+                # timm's type hint asks for a class, but any callable works
                 Block(width, decoder_num_heads, qkv_bias=True, norm_layer=layer_norm)  # type: ignore[arg-type]
                 for _ in range(decoder_depth)
             )
@@ -81,13 +83,13 @@ class MAE(nn.Module):
 
         Args:
             imgs: [B, C, H, W].
-            mask_ratio: Share of the patches that the encoder does not see.
-            noise: [B, L]; of each image the patches with the lowest stay. None draws it uniformly
-                from the global generator.
+            mask_ratio: Fraction of the patches that is hidden from the encoder.
+            noise: [B, L]; patches with the lowest values stay visible. None: uniform, from the
+                global generator.
 
         Returns:
-            Loss [], the mean squared error over removed patches; prediction [B, L, p*p*C], a patch
-            laid out row, column, channel; mask [B, L], 1 where the patch was removed.
+            Loss [], the mean squared error over hidden patches; prediction [B, L, p*p*C], laid out
+            as by `patchify`; mask [B, L], 1 for hidden patches.
         """
         latent, mask, ids_restore = self.encode(imgs, mask_ratio, noise)
         pred = self.decode(latent, ids_restore)
@@ -96,7 +98,7 @@ class MAE(nn.Module):
     def encode(
         self, imgs: Tensor, mask_ratio: float, noise: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Latent [B, 1 + kept, D] (class token first), mask [B, L], ids_restore [B, L]."""
+        """Latent [B, 1 + visible, D] (class token first), mask [B, L], ids_restore [B, L]."""
         encoder = self.encoder
         position = cast(Tensor, encoder.pos_embed)
         x = encoder.patch_embed(imgs) + position[:, 1:]  # [B, L, D]
@@ -112,7 +114,7 @@ class MAE(nn.Module):
         return encoder.norm(encoder.blocks(encoder.norm_pre(x))), mask, ids_restore
 
     def decode(self, latent: Tensor, ids_restore: Tensor) -> Tensor:
-        """Latent [B, 1 + kept, D] to predictions of all patches [B, L, p*p*C]."""
+        """Latent [B, 1 + visible, D] to predictions of all patches [B, L, p*p*C]."""
         x = self.decoder_embed(latent)
         batch, length = ids_restore.shape
         missing = length + 1 - x.shape[1]
@@ -122,8 +124,8 @@ class MAE(nn.Module):
         return self.decoder_pred(self.decoder_norm(self.decoder_blocks(x)))[:, 1:]
 
     def loss(self, imgs: Tensor, pred: Tensor, mask: Tensor) -> Tensor:
-        """Mean squared error over the removed patches, in float32."""
-        target = self.patchify(imgs).float()
+        """Mean squared error over the hidden patches, float32 []."""
+        target = patchify(imgs, self.patch_size).float()
         if self.norm_pix_loss:
             mean, std = _statistics(target)
             target = (target - mean) / std
@@ -131,39 +133,28 @@ class MAE(nn.Module):
         return (error * mask).sum() / mask.sum()
 
     def features(self, imgs: Tensor) -> Tensor:
-        """What the encoder makes of whole images: mean of the patch tokens, [B, D]."""
+        """Mean of the encoder's patch tokens for whole images, [B, D]."""
         return self.encoder.forward_features(imgs)[:, 1:].mean(dim=1)
 
     def reconstruct(
         self, imgs: Tensor, mask_ratio: float = 0.75, noise: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Images with removed patches at 0, and with the predictions in their place; [B, C, H, W].
+        """Images with hidden patches at 0, and with predictions in their place; each [B, C, H, W].
 
-        With `norm_pix_loss` a prediction gets the mean and deviation of the patch that it is for.
+        With `norm_pix_loss` a prediction is scaled by the mean and deviation of the true patch.
         """
         _, pred, mask = self(imgs, mask_ratio, noise)
-        patches = self.patchify(imgs)
+        patches = patchify(imgs, self.patch_size)
         if self.norm_pix_loss:
             mean, std = _statistics(patches.float())
             pred = pred * std + mean
-        removed = mask.bool().unsqueeze(-1)
-        filled = torch.where(removed, pred.to(patches.dtype), patches)
-        return self.unpatchify(patches.masked_fill(removed, 0)), self.unpatchify(filled)
-
-    def patchify(self, imgs: Tensor) -> Tensor:
-        """[B, C, H, W] to [B, L, p*p*C], a patch laid out row, column, channel."""
-        p, n = self.patch_size, self.grid
-        x = imgs.reshape(len(imgs), self.in_chans, n, p, n, p)
-        return x.permute(0, 2, 4, 3, 5, 1).reshape(len(imgs), n * n, p * p * self.in_chans)
-
-    def unpatchify(self, patches: Tensor) -> Tensor:
-        """[B, L, p*p*C] to [B, C, H, W]."""
-        p, n = self.patch_size, self.grid
-        x = patches.reshape(len(patches), n, n, p, p, self.in_chans)
-        return x.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), self.in_chans, n * p, n * p)
+        hidden = mask.bool().unsqueeze(-1)
+        filled = torch.where(hidden, pred.to(patches.dtype), patches)
+        masked = patches.masked_fill(hidden, 0)
+        return unpatchify(masked, self.patch_size), unpatchify(filled, self.patch_size)
 
     def _initialize(self) -> None:
-        """Start values as published: Xavier for linear layers and patches, 0.02 for tokens."""
+        """As published: Xavier for linear layers and patch embedding, std 0.02 for tokens."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -175,7 +166,7 @@ class MAE(nn.Module):
 
 
 def create_mae(config: Config) -> tuple[MAE, Conversion]:
-    """The autoencoder of `config.model` and `config.mae`, and which norms were swapped.
+    """The autoencoder of `config.model` and `config.mae`, and which norms were converted.
 
     Raises ValueError for a model that cannot be the encoder.
     """
@@ -202,17 +193,10 @@ def create_mae(config: Config) -> tuple[MAE, Conversion]:
 
 
 def sincos_positions(dim: int, grid: int) -> Tensor:
-    """Fixed 2D positions [1, 1 + grid², dim]: zeros for the class token, then row by row.
-
-    The first half encodes the column, the second the row, each by sines, then cosines, at
-    dim / 4 frequencies from 1 down to almost 1/10000.
-    """
-    frequencies = 10000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim / 4))
-    places = torch.arange(grid, dtype=torch.float64)
-    rows, columns = torch.meshgrid(places, places, indexing="ij")
-    angles = [torch.outer(axis.flatten(), frequencies) for axis in (columns, rows)]
-    table = torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1)
-    return torch.cat([torch.zeros(1, dim), table.float()]).unsqueeze(0)
+    """Fixed 2D sine and cosine positions [1, 1 + grid², dim]: zeros for the class token, then the
+    patches row by row."""
+    options = {"cls_token": True, "extra_tokens": 1, "base_size": grid, "output_type": "pt"}
+    return get_2d_sincos_pos_embed(dim, grid, **options).float().unsqueeze(0)
 
 
 def _statistics(patches: Tensor) -> tuple[Tensor, Tensor]:
