@@ -37,7 +37,7 @@ def save_sharded(checkpoint: dict[str, Any], folder: Path, previous: Path | None
     It is written to a temporary folder, read back, then renamed. The folder that had this name
     becomes `previous`. Raises UnwritableError on every process, leaving both as they were.
     """
-    rest, tensors = _take_out(checkpoint)
+    rest, tensors = take_out(checkpoint)
     temporary = folder.with_name(f"{folder.name}.tmp")
     rank, world_size = distributed.get_rank(), distributed.get_world_size()
     if rank == 0:
@@ -105,7 +105,7 @@ def read_sharded(folder: Path, like: Mapping[str, Tensor] | None = None) -> dict
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "torch.distributed is disabled")  # on purpose
             dcp.load(tensors, storage_reader=reader, no_dist=alone)
-        return _put_back(rest, tensors)
+        return put_back(rest, tensors)
     except (dcp.CheckpointException, SafetensorError, LookupError) as error:
         raise ValueError(f"{folder}: not a checkpoint ({str(error).splitlines()[0]})") from None
 
@@ -115,8 +115,8 @@ def tensor_name(*parts: str | int) -> str:
     return "/".join(map(str, parts))
 
 
-def _take_out(checkpoint: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`checkpoint` without its DTensors, and these by name."""
+def take_out(checkpoint: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Lightning's `checkpoint` without its DTensors, and these by `tensor_name`."""
     tensors: dict[str, Any] = {}
 
     def without(values: dict[Any, Any], *name: str | int) -> dict[Any, Any]:
@@ -133,7 +133,8 @@ def _take_out(checkpoint: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     return rest, tensors
 
 
-def _put_back(rest: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+def put_back(rest: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Undo `take_out`."""
     for name, tensor in tensors.items():
         kind, _, place = name.partition("/")
         if kind == "weights":

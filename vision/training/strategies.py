@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,14 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from vision.checkpoints.archive import previous_of, read_file
-from vision.checkpoints.sharded import is_sharded, read_sharded, save_sharded, tensor_name
+from vision.checkpoints.sharded import (
+    is_sharded,
+    put_back,
+    read_sharded,
+    save_sharded,
+    take_out,
+    tensor_name,
+)
 from vision.config.schema import TrainerConfig
 
 
@@ -71,7 +77,8 @@ class ShardedStrategy(ModelParallelStrategy):
         if self.sharded_checkpoint:
             save_sharded(checkpoint, path, previous_of(path))
             return
-        whole = _map(checkpoint, self._whole)
+        rest, sharded = take_out(checkpoint)
+        whole = put_back(rest, {name: self._whole(tensor) for name, tensor in sharded.items()})
         if self.is_global_zero:
             self.checkpoint_io.save_checkpoint(whole, path)
 
@@ -105,10 +112,8 @@ class ShardedStrategy(ModelParallelStrategy):
         assert self.lightning_module is not None
         return self.lightning_module
 
-    def _whole(self, tensor: Tensor) -> Tensor:
-        """The whole of a sharded tensor, on the CPU of rank 0; all ranks must call."""
-        if not isinstance(tensor, DTensor):
-            return tensor
+    def _whole(self, tensor: DTensor) -> Tensor:
+        """All of a sharded tensor, on the CPU of rank 0; all ranks must call."""
         full = tensor.full_tensor()
         return full.cpu() if self.is_global_zero else full.new_empty(0)
 
@@ -128,14 +133,3 @@ def _split(value: Any, target: Tensor | None) -> Any:
     return distribute_tensor(
         value.to(target.device), target.device_mesh, target.placements, src_data_rank=None
     )
-
-
-def _map(tree: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """`tree` of dicts and lists with `function` applied to its tensors."""
-    if isinstance(tree, Tensor):
-        return function(tree)
-    if isinstance(tree, dict):
-        return type(tree)((key, _map(value, function)) for key, value in tree.items())
-    if isinstance(tree, list):
-        return [_map(value, function) for value in tree]
-    return tree
