@@ -21,6 +21,11 @@ def derive_seed(*keys: int | str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
+def generator_for(*keys: int | str) -> torch.Generator:
+    """A generator on the CPU, seeded by `keys`."""
+    return torch.Generator().manual_seed(derive_seed(*keys))
+
+
 def seed_globals(*keys: int | str) -> None:
     """Seed the global generators of random, numpy and torch, on accelerators in use too.
 

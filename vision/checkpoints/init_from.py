@@ -51,8 +51,12 @@ def initialize_from(
     """
     file = find_checkpoint(source)
     content = read_checkpoint(file)
-    state, dropped = _for_model(model, state_dict_of(content))
-    own = model.state_dict()
+    own, state = model.state_dict(), state_dict_of(content)
+    dropped: tuple[str, ...] = ()
+    if "decoder_embed.weight" in own:
+        state = with_encoder_prefix(state)
+    else:
+        state, dropped = without_decoder(state)
     original = {name: tensor.shape for name, tensor in state.items()}
     if isinstance(model, VisionTransformer) and "patch_embed.proj.weight" in state:
         state = checkpoint_filter_fn(state, model)
@@ -83,15 +87,6 @@ def initialize_from(
         reshaped=tuple(k for k in loaded if k in original and original[k] != own[k].shape),
         fresh_norms=len(_modules(other_norms)),
     )
-
-
-def _for_model(
-    model: nn.Module, state: dict[str, Tensor]
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """`state` under the names of `model`, and the names of a decoder that it does not have."""
-    if hasattr(model, "encoder") and hasattr(model, "decoder_embed"):
-        return with_encoder_prefix(state), ()
-    return without_decoder(state)
 
 
 def _other_norms(

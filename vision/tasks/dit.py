@@ -18,7 +18,7 @@ from vision.models.dit import DiT, create_dit
 from vision.models.dit_sizes import dit_size
 from vision.norms.convert import Conversion
 from vision.registry import TASKS
-from vision.seeding import derive_seed
+from vision.seeding import generator_for
 from vision.tasks.base import VisionTask
 
 _QUARTILES = 4
@@ -126,9 +126,8 @@ def fixed_draws(
     They depend on `keys` and each index alone, so they are the same however devices divide a batch.
     """
     draws = []
-    generator = torch.Generator()
     for index in indices:
-        generator.manual_seed(derive_seed(*keys, index))
+        generator = generator_for(*keys, index)
         noise = torch.randn(shape, generator=generator)
         t = torch.randint(objective.num_timesteps, (), generator=generator)
         draws.append((noise, t, torch.rand((), generator=generator)))

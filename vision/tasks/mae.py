@@ -12,7 +12,7 @@ from vision.config import Config
 from vision.datasets.dataset import Batch
 from vision.models.mae import MAE, create_mae
 from vision.registry import TASKS
-from vision.seeding import derive_seed
+from vision.seeding import generator_for
 from vision.tasks.base import VisionTask
 
 
@@ -52,10 +52,6 @@ class MAETask(VisionTask):
     def _noise(self, indices: list[int], *keys: str | int) -> Tensor:
         """Noise [B, L] that depends on the seed, `keys` and each image's index alone, so that masks
         are the same however the devices divide a batch."""
-        length = cast(MAE, self.model).grid ** 2
-        generator = torch.Generator()
-        rows = []
-        for index in indices:
-            generator.manual_seed(derive_seed(self.config.seed, "mask", *keys, index))
-            rows.append(torch.rand(length, generator=generator))
-        return torch.stack(rows)
+        seed, length = self.config.seed, cast(MAE, self.model).grid ** 2
+        generators = [generator_for(seed, "mask", *keys, index) for index in indices]
+        return torch.stack([torch.rand(length, generator=each) for each in generators])

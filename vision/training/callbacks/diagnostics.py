@@ -52,24 +52,17 @@ class NormDiagnostics(pl.Callback):
         self.table.log_metrics(dict(zip(self._row, values, strict=True)), trainer.global_step)
         self._row.clear()
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, *arguments: Any) -> None:
         """Remove the hooks."""
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, *arguments: Any) -> None:
+    def on_save_checkpoint(self, *arguments: Any) -> None:
         """A kill after this checkpoint must not lose the rows before it."""
         self.table.save()
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, *arguments: Any) -> None:
         """Write the last rows."""
         self.table.save()
 

@@ -20,6 +20,8 @@ class MetricsCSV(Logger):
     checkpoint (`resume_step`); later rows will be logged again.
     """
 
+    name, version = "csv", ""  # required by Lightning
+
     def __init__(self, path: Path, resume_step: int | None = None) -> None:
         super().__init__()
         self.path = path
@@ -27,16 +29,6 @@ class MetricsCSV(Logger):
         if resume_step is not None and path.exists():
             # rows count steps from 0, and validation is logged in the row of the next step
             self.rows = {k: v for k, v in read_metrics(path).items() if k <= resume_step}
-
-    @property
-    def name(self) -> str:
-        """Required by Lightning."""
-        return "csv"
-
-    @property
-    def version(self) -> str:
-        """Required by Lightning."""
-        return ""
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any) -> None:

@@ -14,7 +14,7 @@ from vision.datasets.datamodule import ImageDataModule
 from vision.evaluation.reconstructions import reconstruction_grid
 from vision.models.mae import MAE
 from vision.pictures import write_png
-from vision.seeding import derive_seed
+from vision.seeding import generator_for
 
 
 class Reconstructions(pl.Callback):
@@ -39,7 +39,7 @@ class Reconstructions(pl.Callback):
         images = self._first_images(data)
         if len(images) == 0:
             return
-        generator = torch.Generator().manual_seed(derive_seed(self.config.seed, "reconstruction"))
+        generator = generator_for(self.config.seed, "reconstruction")
         model = cast(MAE, pl_module.get_submodule("model"))
         precision = trainer.precision_plugin
         with precision.forward_context():
