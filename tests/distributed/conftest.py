@@ -14,7 +14,7 @@ from filelock import FileLock
 ROOT = Path(__file__).parents[2]
 
 # 20 steps in two epochs, the state after step 14 kept as previous.ckpt; nothing drawn per device.
-# Adam divides by the size of a gradient: with its usual eps one that is but rounding would matter
+# Adam divides by the size of a gradient: with its usual eps, rounding errors would matter
 RECIPE = [
     "model.embed_dim=48", "model.depth=2", "model.num_heads=3", "model.drop_path_rate=0",
     "mix.mixup=0", "mix.cutmix=0", "optim.opt=adamw", "optim.eps=1e-3", "optim.lr=5e-3",
@@ -90,9 +90,9 @@ class Server:
         request = {"world": size, "runs": runs, "output": str(self.logs / log), "slurm": slurm}
         print(json.dumps(request), file=self.process.stdin, flush=True)
         answer = json.loads(self.process.stdout.readline())
-        told = "\n".join(file.read_text() for file in sorted(self.logs.glob(f"{log}.*")))
-        assert answer == (codes or [0] * size), told
-        return told
+        text = "\n".join(file.read_text() for file in sorted(self.logs.glob(f"{log}.*")))
+        assert answer == (codes or [0] * size), text
+        return text
 
     def close(self) -> None:
         if self.process is not None:

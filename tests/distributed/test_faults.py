@@ -1,4 +1,4 @@
-"""A process that is lost or told to stop ends the job in good order, and the job resumes."""
+"""When a process is lost or receives a signal, the job ends cleanly and resumes."""
 
 import signal
 import socket
@@ -34,8 +34,8 @@ def test_a_killed_process_ends_the_job_with_a_message_and_it_resumes(
     world: Callable[..., str], make_arguments: Callable[..., list[str]], runs: Path, tmp_path: Path
 ) -> None:
     run = make_arguments("killed", "classify", 2, ["trainer.strategy=ddp"], tmp_path)
-    told = world(2, [[*run, at(12, "SIGKILL", rank=1)]], codes=[1, -signal.SIGKILL])
-    assert "process 0 of 2 ends at step" in told and "--resume" in told
+    output = world(2, [[*run, at(12, "SIGKILL", rank=1)]], codes=[1, -signal.SIGKILL])
+    assert "process 0 of 2 ends at step" in output and "--resume" in output
     assert read_step(tmp_path / "killed" / "last.ckpt") == 10  # the last that was written
     world(2, [run])
     assert_same_weights(tmp_path / "killed", runs / "classify_1")
@@ -45,20 +45,20 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(
     world: Callable[..., str], make_arguments: Callable[..., list[str]], runs: Path, tmp_path: Path
 ) -> None:
     extra = ["trainer.strategy=fsdp", "trainer.sharded_checkpoint=true"]
-    run = make_arguments("told", "classify", 2, extra, tmp_path)
-    told = world(2, [[*run, at(4, "SIGTERM", rank=1)]], codes=[REQUEUE, 0])
-    assert "stopped by a signal at step 5" in told
-    assert read_step(tmp_path / "told" / "last.ckpt") == 5  # nothing is lost
+    run = make_arguments("stopped", "classify", 2, extra, tmp_path)
+    output = world(2, [[*run, at(4, "SIGTERM", rank=1)]], codes=[REQUEUE, 0])
+    assert "stopped by a signal at step 5" in output
+    assert read_step(tmp_path / "stopped" / "last.ckpt") == 5  # nothing is lost
     world(2, [run])
-    assert_same_weights(tmp_path / "told", runs / "classify_1")
+    assert_same_weights(tmp_path / "stopped", runs / "classify_1")
 
 
 def test_slurm_starts_a_job_and_its_sigusr1_saves_and_requeues(
     world: Callable[..., str], make_arguments: Callable[..., list[str]], runs: Path, tmp_path: Path
 ) -> None:
     run = make_arguments("slurm", "classify", 2, ["trainer.strategy=ddp"], tmp_path)
-    told = world(2, [[*run, at(16, "SIGUSR1", rank=0)]], codes=[REQUEUE, 0], slurm=True)
-    assert "--resume continues" in told
+    output = world(2, [[*run, at(16, "SIGUSR1", rank=0)]], codes=[REQUEUE, 0], slurm=True)
+    assert "--resume continues" in output
     assert read_step(tmp_path / "slurm" / "last.ckpt") == 17
     assert not list(tmp_path.glob("**/hpc_ckpt*"))  # Lightning's own, mid-step and not resumed here
     world(1, [make_arguments("slurm", "classify", 1, [], tmp_path)])
@@ -90,7 +90,7 @@ def test_two_nodes_meet_by_torchrun(
         )
         for rank in range(2)
     ]  # fmt: skip
-    told = [node.communicate(timeout=900)[0] for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], "\n".join(told)
-    assert "epoch 2/2" in told[0] and "epoch 2/2" not in told[1]  # the first process tells
+    outputs = [node.communicate(timeout=900)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], "\n".join(outputs)
+    assert "epoch 2/2" in outputs[0] and "epoch 2/2" not in outputs[1]  # rank 0 prints
     assert_same_weights(tmp_path / "nodes", runs / "classify_1")

@@ -1,4 +1,4 @@
-"""One recipe means the same in 1, 2 and 4 processes, by every strategy, and may change between."""
+"""A recipe gives the same results with 1, 2 and 4 processes and any strategy, and resumes as another."""
 
 import csv
 from pathlib import Path
@@ -19,7 +19,7 @@ SEVERAL = {  # run -> that of the same recipe in one process
 }
 RESUMED = {"mae_2_in_1": "mae_1", "classify_1_in_2": "classify_1"}
 SAME = {"atol": 1e-5, "rtol": 0}  # float32, 20 steps
-UNLIKE = ("train/images_per_sec", "train/data_wait")  # what a clock tells
+UNLIKE = ("train/images_per_sec", "train/data_wait")  # measured by a clock
 # of runs that accumulate gradients it is the loss of the last part of a step
 ACCUMULATED = {"classify_2": ("train/loss_step",), "classify_1_in_2": ("train/loss_step",)}
 
@@ -43,7 +43,7 @@ def rows(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def assert_same_figures(
+def assert_same_metrics(
     found: list[dict[str, str]], expected: list[dict[str, str]], but: tuple[str, ...] = ()
 ) -> None:
     assert [row["step"] for row in found] == [row["step"] for row in expected]
@@ -57,12 +57,12 @@ def assert_same_figures(
 
 
 @pytest.mark.parametrize(("run", "whole"), SEVERAL.items())
-def test_devices_do_not_change_gradients_figures_or_weights(
+def test_devices_do_not_change_gradients_metrics_or_weights(
     runs: Path, run: str, whole: str
 ) -> None:
     one, several = runs / whole, runs / run
     assert_same_state(read_checkpoint(several / "last.ckpt"), read_checkpoint(one / "last.ckpt"))
-    assert_same_figures(rows(several), rows(one), ACCUMULATED.get(run, ()))
+    assert_same_metrics(rows(several), rows(one), ACCUMULATED.get(run, ()))
     best, expected = (read_checkpoint(run / "best.ckpt")["state_dict"] for run in (several, one))
     for name, tensor in expected.items():
         torch.testing.assert_close(best[name], tensor, **SAME, msg=name)
@@ -78,7 +78,7 @@ def test_a_run_resumes_with_other_devices_and_ends_the_same(
     assert_same_state(found, read_checkpoint(runs / whole / "last.ckpt"))
     after = [row for row in rows(runs / whole) if int(row["step"]) > 14]
     again = [row for row in rows(runs / resumed) if int(row["step"]) > 14]
-    assert_same_figures(again, after, ACCUMULATED.get(resumed, ()))
+    assert_same_metrics(again, after, ACCUMULATED.get(resumed, ()))
 
 
 def test_sharded_checkpoints_are_folders_and_full_ones_files(runs: Path) -> None:
@@ -103,10 +103,10 @@ def test_a_part_that_was_changed_is_found(runs: Path) -> None:
         part.write_bytes(whole)
 
 
-def test_every_process_takes_part_in_what_sharded_norms_tell(runs: Path) -> None:
+def test_diagnostics_of_sharded_norms_cover_all_processes(runs: Path) -> None:
     with (runs / "classify_4" / "diagnostics.csv").open() as file:
-        told = list(csv.DictReader(file))
-    assert [row["step"] for row in told] == ["0", "10"]
+        written = list(csv.DictReader(file))
+    assert [row["step"] for row in written] == ["0", "10"]
     # ones at the start: the norm of the whole vector of 48, not of a quarter of it
     weight = read_checkpoint(runs / "classify_1" / "last.ckpt")["state_dict"]["model.norm.gamma"]
-    assert float(told[0]["norm/norm_gamma"]) == pytest.approx(len(weight) ** 0.5, rel=1e-5)
+    assert float(written[0]["norm/norm_gamma"]) == pytest.approx(len(weight) ** 0.5, rel=1e-5)

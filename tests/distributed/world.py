@@ -1,8 +1,7 @@
-"""Trains in several processes as torchrun would start them, but forked from one that has imported.
+"""Trains in several processes as torchrun would start them, but forked after the imports.
 
-A line of JSON in: how many processes, what to train (arguments of tools/train.py, one list per
-run), where their output goes, and whether SLURM is to be what started them. A line out: the exit
-codes.
+Reads lines of JSON: number of processes, runs (arguments of tools/train.py, one list per run),
+where output goes, and whether to act as SLURM. Answers each with the exit codes.
 """
 
 import json
@@ -40,8 +39,8 @@ def be_rank(rank: int, request: dict[str, Any], port: int) -> None:
     output = os.open(f"{request['output']}.{rank}", os.O_WRONLY | os.O_CREAT)
     for descriptor in (1, 2):
         os.dup2(output, descriptor)
-    told = slurm if request.get("slurm") else torchrun
-    os.environ.update(told(str(rank), str(request["world"])))
+    variables = slurm if request.get("slurm") else torchrun
+    os.environ.update(variables(str(rank), str(request["world"])))
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     for arguments in request["runs"]:
         train(load_checked(arguments).config, resume=True)
@@ -50,7 +49,7 @@ def be_rank(rank: int, request: dict[str, Any], port: int) -> None:
 
 
 def torchrun(rank: str, world: str) -> dict[str, str]:
-    """What torchrun tells a process on a machine of its own."""
+    """Environment variables of torchrun for a process on a machine of its own."""
     return {
         "TORCHELASTIC_RUN_ID": "test", "RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": "0",
         "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world,
@@ -58,7 +57,7 @@ def torchrun(rank: str, world: str) -> dict[str, str]:
 
 
 def slurm(rank: str, world: str) -> dict[str, str]:
-    """What srun tells a process on one node."""
+    """Environment variables of srun for a process on one node."""
     return {
         "SLURM_JOB_ID": "4242", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": world,
         "SLURM_NTASKS_PER_NODE": world, "SLURM_NNODES": "1", "SLURM_NODEID": "0",

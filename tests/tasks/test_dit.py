@@ -1,4 +1,4 @@
-"""The DiT task: what it trains on, how it judges, what it samples from."""
+"""The DiT task: its loss, its evaluation, its samples."""
 
 import math
 from pathlib import Path

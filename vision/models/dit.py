@@ -15,6 +15,7 @@ from diffusers.models.embeddings import get_2d_sincos_pos_embed, get_timestep_em
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from timm.layers import Attention, GELUTanh, Mlp, PatchEmbed
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vision.config import Config
 from vision.models.dit_sizes import dit_size
@@ -159,7 +160,7 @@ class DiT(ModelMixin, ConfigMixin):
         condition = self.t_embedder(timestep) + self.y_embedder(class_labels)  # [B, D]
         for block in self.blocks:
             if torch.is_grad_enabled() and self.gradient_checkpointing:
-                x = self._gradient_checkpointing_func(block, x, condition)
+                x = checkpoint(block, x, condition, use_reentrant=False)
             else:
                 x = block(x, condition)
         output = unpatchify(self.final_layer(x, condition), self.config.patch_size)

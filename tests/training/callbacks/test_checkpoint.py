@@ -115,7 +115,7 @@ def test_a_signal_saves_between_two_steps_and_stops(tmp_path: Path) -> None:
     with pytest.raises(SIGTERMException):
         fit(Told(), LastCheckpoint(tmp_path / "last.ckpt"), accumulate=2, logger=table)
     assert step_of(tmp_path / "last.ckpt") == 2
-    # resuming goes on with the third step: the figures of the second must be there
+    # resuming goes on with the third step: the metrics of the second must be there
     rows = read_metrics(tmp_path / "metrics.csv")
     assert {step: row["train/step"] for step, row in rows.items()} == {0: 0.0, 1: 1.0}
     assert signal.getsignal(signal.SIGTERM) == before

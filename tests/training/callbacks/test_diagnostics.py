@@ -1,4 +1,4 @@
-"""What the norms of a training tell, against the same figures computed by hand."""
+"""Diagnostics of norms, against the same metrics computed by hand."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def fit(norm: nn.Module, x: Tensor, folder: Path, every: int) -> dict[int, dict[
     return read_metrics(folder / "diagnostics.csv")
 
 
-def test_seednorm_tells_its_coefficient_and_its_gradients(tmp_path: Path) -> None:
+def test_seednorm_logs_its_coefficient_and_its_gradients(tmp_path: Path) -> None:
     torch.manual_seed(0)
     norm = create_norm("seednorm", 8, num_heads=2)
     nn.init.normal_(norm.beta)

@@ -1,4 +1,4 @@
-"""Fails when Lightning changes what `lightning_private` takes from its inside."""
+"""Fails when Lightning changes a private part that `lightning_private` uses."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from vision.training.callbacks.lightning_private import count_batches_as, log_st
 
 
 class Rows(Logger):
-    """Keeps what it is told."""
+    """Keeps what is logged."""
 
     def __init__(self) -> None:
         super().__init__()
