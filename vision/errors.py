@@ -61,6 +61,11 @@ def nearest(value: object, choices: Collection[str]) -> str:
     return " ".join(filter(None, [hint, f"({listed})" if hint and listed else listed]))
 
 
+def first_line(error: object) -> str:
+    """The first line of an error's message, or its kind where the message is empty."""
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
 def run_tool(main: Callable[[], None]) -> NoReturn:
     """Run a script's `main` and exit with its code.
 

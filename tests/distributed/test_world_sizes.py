@@ -1,4 +1,4 @@
-"""A recipe gives the same results with 1, 2 and 4 processes and any strategy, and resumes as another."""
+"""A recipe gives the same results in 1, 2 and 4 processes, by any strategy, resumed or not."""
 
 import csv
 from pathlib import Path

@@ -14,7 +14,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from vision.errors import UnwritableError
+from vision.errors import UnwritableError, first_line
 
 
 def read_file(file: Path) -> dict[str, Any]:
@@ -27,14 +27,12 @@ def read_file(file: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
         raise ValueError(
-            f"{file}: refused, it holds more than weights and might run code ({reason}); save its "
-            "state dict alone, with torch.save or as .safetensors"
+            f"{file}: refused, it holds more than weights and might run code "
+            f"({first_line(error)}); save its state dict alone, with torch.save or as .safetensors"
         ) from None
     except (RuntimeError, safetensors.SafetensorError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{file}: not a checkpoint, or cut short ({reason})") from None
+        raise ValueError(f"{file}: not a checkpoint, or cut short ({first_line(error)})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{file}: holds {type(content).__name__}, expected a state dict")
     return content
@@ -84,7 +82,7 @@ def save_whole(content: dict[str, Any], file: Path, previous: Path | None = None
 def unwritable(path: Path, reason: object) -> UnwritableError:
     """The error for a checkpoint that could not be written."""
     return UnwritableError(
-        f"{path}: could not be written ({str(reason).splitlines()[0]}); the checkpoint before it "
+        f"{path}: could not be written ({first_line(reason)}); the checkpoint before it "
         "is intact. Free space or choose another output_dir, then continue with --resume"
     )
 

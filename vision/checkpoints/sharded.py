@@ -21,6 +21,7 @@ from torch.distributed import checkpoint as dcp
 from torch.distributed.tensor import DTensor
 
 from vision.checkpoints.archive import put_in_place, read_file, save_whole, unwritable
+from vision.errors import first_line
 
 _REST = "rest.ckpt"
 _FILES = "shards"  # key in it: file name -> size in bytes, CRC-32
@@ -107,7 +108,7 @@ def read_sharded(folder: Path, like: Mapping[str, Tensor] | None = None) -> dict
             dcp.load(tensors, storage_reader=reader, no_dist=alone)
         return put_back(rest, tensors)
     except (dcp.CheckpointException, SafetensorError, LookupError) as error:
-        raise ValueError(f"{folder}: not a checkpoint ({str(error).splitlines()[0]})") from None
+        raise ValueError(f"{folder}: not a checkpoint ({first_line(error)})") from None
 
 
 def tensor_name(*parts: str | int) -> str:

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vision.config.read import read_files, read_override, reject_resolvers
-from vision.errors import ConfigError, nearest
+from vision.errors import ConfigError, first_line, nearest
 from vision.files import written
 
 
@@ -73,8 +73,7 @@ def load_compare(file: str | os.PathLike, overrides: Sequence[str] = ()) -> Comp
         try:
             merged = OmegaConf.merge(merged, source.tree)
         except OmegaConfBaseException as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(f"{source.label}: {error.full_key}: {reason}") from None
+            raise ConfigError(f"{source.label}: {error.full_key}: {first_line(error)}") from None
         except TypeError:  # OmegaConf's, without the key
             raise ConfigError(
                 f"{source.label}: expected mappings at norms, tasks and each of them, and lists at "

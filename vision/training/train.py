@@ -22,6 +22,7 @@ from vision.config import Config
 from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.sampler import split_batch
 from vision.environment import environment_record
+from vision.errors import first_line
 from vision.files import write_json
 from vision.models.classifier import count_parameters
 from vision.norms.registry import load_norm_module
@@ -229,12 +230,11 @@ def make_trainer(
 
 
 def _lost(trainer: pl.Trainer, folder: Path, error: RuntimeError) -> str:
-    """What a process has to say that cannot go on, most often because another one is gone."""
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    """The last words of a process that cannot go on, most often because another one is gone."""
     return (
         f"error: process {trainer.global_rank} of {trainer.world_size} ends at step "
-        f"{trainer.global_step} ({reason}). If another process was lost, start the job again with "
-        f"--resume: it continues {folder} from its last checkpoint"
+        f"{trainer.global_step} ({first_line(error)}). If another process was lost, start the job "
+        f"again with --resume: it continues {folder} from its last checkpoint"
     )
 
 

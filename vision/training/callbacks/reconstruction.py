@@ -7,14 +7,13 @@ from typing import cast
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger
 
 from vision.config import Config
 from vision.datasets.datamodule import ImageDataModule
 from vision.evaluation.reconstructions import reconstruction_grid
 from vision.models.mae import MAE
-from vision.pictures import write_png
 from vision.seeding import generator_for
+from vision.training.loggers import log_picture
 
 
 class Reconstructions(pl.Callback):
@@ -46,11 +45,7 @@ class Reconstructions(pl.Callback):
             images = precision.convert_input(images.to(pl_module.device))
             ratio = self.config.mae.mask_ratio
             grid = reconstruction_grid(model, images, ratio, self.config.data, generator)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_png(grid, self.folder / f"{epoch:04d}.png")
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("reconstruction", grid, trainer.global_step)
+        log_picture(trainer, "reconstruction", grid, self.folder / f"{epoch:04d}.png")
 
     def _first_images(self, data: ImageDataModule) -> torch.Tensor:
         """The first `mae.pictures` images of this rank's part of the validation split."""

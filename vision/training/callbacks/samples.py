@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from vision.diffusion.generate import Sampling, generate
-from vision.pictures import image_grid, write_png
+from vision.pictures import image_grid
 from vision.seeding import preserved
+from vision.training.loggers import log_picture
 
 if TYPE_CHECKING:
     from vision.tasks.dit import DiTTask
@@ -47,11 +47,7 @@ class SampleGrid(pl.Callback):
     def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int) -> None:
         with preserved():
             grid = self.picture(pl_module)  # type: ignore[arg-type]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_png(grid, self.folder / f"step_{step:07d}.png")
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("samples", grid, step)
+        log_picture(trainer, "samples", grid, self.folder / f"step_{step:07d}.png")
 
     def picture(self, task: DiTTask) -> Tensor:
         """The grid, [3, H, W], values from 0 to 1."""
