@@ -1,4 +1,4 @@
-"""What a diffusion model is trained on: squared error plus a bound for its learned variance.
+"""The training loss of a diffusion model: squared error plus a bound for its learned variance.
 
 Notation of Ho et al. 2020 (https://arxiv.org/abs/2006.11239); the bound and the range of the
 variance are those of Nichol, Dhariwal 2021 (https://arxiv.org/abs/2102.09672).
@@ -19,7 +19,7 @@ BETA_START, BETA_END = 1e-4, 0.02
 
 
 class Terms(NamedTuple):
-    """Losses of each sample, [B] float32; `loss` is the sum of the other two."""
+    """Losses per sample, [B] float32; `loss` is the sum of the other two."""
 
     loss: Tensor
     mse: Tensor
@@ -32,9 +32,9 @@ class DiffusionObjective:
     Args:
         prediction: What the model predicts: the noise, or the velocity
             sqrt(ab)*noise - sqrt(1-ab)*x0 (Salimans, Ho 2022, https://arxiv.org/abs/2202.00512).
-        min_snr_gamma: Weights the squared error by min(SNR, gamma) in terms of x0 (Hang et al.
-            2023, https://arxiv.org/abs/2303.09556); None: no weight.
-        num_timesteps: Steps of the schedule.
+        min_snr_gamma: Weight the squared error of x0 by min(SNR, gamma) (Hang et al. 2023,
+            https://arxiv.org/abs/2303.09556); None: no weight.
+        num_timesteps: Number of timesteps.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class DiffusionObjective:
             "noise": (1 - ab).sqrt(),
             "mean_x0": self.betas * previous.sqrt() / (1 - ab),  # of q(x_{t-1} | x_t, x0)
             "mean_xt": (1 - previous) * (1 - self.betas).sqrt() / (1 - ab),
-            # zero at t = 0, where the logarithm takes the next value instead
+            # the variance is 0 at t = 0: the logarithm takes the next one
             "min_log_variance": torch.cat([posterior[1:2], posterior[1:]]).log(),
             "max_log_variance": self.betas.log(),
             "weight": weight,
@@ -79,7 +79,7 @@ class DiffusionObjective:
     def terms(self, output: Tensor, x0: Tensor, xt: Tensor, noise: Tensor, t: Tensor) -> Terms:
         """Losses of a model's `output` for xt: [B, C, H, W], or [B, 2C, H, W] with a variance.
 
-        The bound does not reach the prediction: its mean is detached.
+        The bound trains only the variance: the prediction is detached in it.
         """
         output = output.float()
         prediction, *rest = output.split(x0.shape[1], dim=1)
@@ -91,7 +91,7 @@ class DiffusionObjective:
         return Terms(mse + vb, mse, vb)
 
     def predict_x0(self, prediction: Tensor, xt: Tensor, t: Tensor) -> Tensor:
-        """The image that a prediction for xt stands for; not clipped."""
+        """The x0 that a prediction for xt implies, not clipped."""
         signal, noise = self._at("signal", t), self._at("noise", t)
         if self.prediction == "epsilon":
             return (xt - noise * prediction) / signal
@@ -129,9 +129,8 @@ class DiffusionObjective:
 def discretized_log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """log P of 8-bit pixels under a normal distribution, in nats, elementwise.
 
-    x holds values (2k - 255)/255; a pixel's probability is the mass within half a level of it, with
-    open ends at -1 and 1. The normal distribution's cdf is the tanh approximation that published
-    losses are computed with.
+    x holds values (2k - 255)/255. The probability of a pixel is the mass within half a level of
+    it; the intervals at -1 and 1 are open. The cdf is a tanh approximation, as in published losses.
     """
     half = 1 / 255
     scale = (-log_std).exp()

@@ -13,13 +13,11 @@ from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, ImagePipe
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from vision.diffusion.schedulers import set_timesteps, step
+from vision.diffusion.schedulers import Generators, set_timesteps, step
 from vision.diffusion.vae import decode
 from vision.models.dit import DiT
 
-Generators = torch.Generator | list[torch.Generator] | None
-
-# diffusers imports code outside itself only through a file in the folder that it loads
+# diffusers imports classes that are not its own only through a file in the folder that it loads
 _LOADER_NAME = "pipeline.py"
 _LOADER = '''"""For `DiffusionPipeline.from_pretrained(FOLDER, trust_remote_code=True)`."""
 
@@ -37,14 +35,14 @@ class DiTPipeline(DiffusionPipeline):
     flag before it imports any class that is not its own.
 
     Args:
-        transformer: The model; in float16 or bfloat16 only it computes so, the steps are float32.
+        transformer: The model. It computes in its own dtype, the scheduler always in float32.
         scheduler: See `vision.diffusion.schedulers.create_scheduler`; any diffusers scheduler with
             the same betas can take its place.
-        vae: Decodes latents; None where the model makes pixels.
-        id2label: Names of the classes by number (as text, for JSON), for labels given as names.
+        vae: Decodes latents; None if the model generates pixels.
+        id2label: Class names by number (as text, for JSON), so that labels can be names.
     """
 
-    _optional_components = ["vae"]  # noqa: RUF012 (diffusers' attribute)
+    _optional_components = ["vae"]  # noqa: RUF012 (read by diffusers; tried with 0.42)
     model_cpu_offload_seq = "transformer->vae"
 
     def __init__(
@@ -76,22 +74,22 @@ class DiTPipeline(DiffusionPipeline):
 
         Args:
             class_labels: Numbers or names of classes.
-            guidance_scale: Classifier-free guidance; 1 is none, and costs half.
+            guidance_scale: Classifier-free guidance; 1 is none, in half the time.
             num_inference_steps: Steps, 1 to 1000.
-            generator: One for all images, or a list with one per image: then an image does not
-                depend on what else is in the batch.
-            latents: [B, C, H, W] float32, of unit variance, to start from instead of drawn noise.
-            guidance_channels: Guide the first so many channels; None: all. The published samples
-                guide 3 of 4.
-            guidance_interval: Guide only where timestep/1000 lies within
+            generator: One for all images, or a list with one per image, so that an image does not
+                depend on the rest of the batch.
+            latents: Noise to start from, [B, C, H, W] float32 of unit variance; None: drawn.
+            guidance_channels: How many channels to guide, from the first; None: all. The published
+                samples guide 3 of 4.
+            guidance_interval: Guide only while timestep/1000 is in this range
                 (https://arxiv.org/abs/2404.07724).
-            output_type: "pil", "np" [B, H, W, C] or "pt" [B, C, H, W], both from 0 to 1.
-            return_dict: `ImagePipelineOutput`, else a tuple.
+            output_type: "pil", "np" [B, H, W, C] or "pt" [B, C, H, W], the latter two from 0 to 1.
+            return_dict: Return an `ImagePipelineOutput`; False: a tuple.
 
         Raises:
-            ValueError: an unknown class, or an argument out of its range.
+            ValueError: an unknown class, or an argument out of range.
         """
-        device = self._execution_device
+        device = self._execution_device  # `device`, the public one, is the CPU under CPU offload
         labels = torch.tensor(self.label_ids(class_labels), device=device)
         channels, size = self.transformer.config.in_channels, self.transformer.config.sample_size
         guided = channels if guidance_channels is None else guidance_channels
@@ -119,7 +117,7 @@ class DiTPipeline(DiffusionPipeline):
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     def label_ids(self, class_labels: Sequence[int | str]) -> list[int]:
-        """Numbers of classes given by number or name. Raises ValueError for one there is not."""
+        """Numbers of classes given by number or name. Raises ValueError for an unknown one."""
         count = self.transformer.config.num_classes
         numbers = []
         for label in class_labels:
@@ -137,7 +135,7 @@ class DiTPipeline(DiffusionPipeline):
     ) -> Tensor:
         """The model's output [B, C or 2C, H, W] float32 for x, the first `channels` guided.
 
-        The rest, the variance among it, is the conditional output.
+        The other channels, such as the variance, are those of the conditional output.
         """
         scaled = self.scheduler.scale_model_input(x, t)
         if guidance_scale == 1:
@@ -160,7 +158,7 @@ class DiTPipeline(DiffusionPipeline):
         return (x / 2 + 0.5).clamp(0, 1)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **options: Any) -> None:
-        """As in diffusers, with the file that tells it where the class is."""
+        """As in diffusers, with the file that tells diffusers where this class is."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _LOADER_NAME).write_text(_LOADER, encoding="utf-8")
@@ -170,7 +168,7 @@ class DiTPipeline(DiffusionPipeline):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike, **options: Any
     ) -> DiTPipeline:
-        """As in diffusers; a folder whose only code is what `save_pretrained` wrote is trusted."""
+        """As in diffusers; trusts a folder whose only code was written by `save_pretrained`."""
         folder = Path(pretrained_model_name_or_path)
         if [p.relative_to(folder).as_posix() for p in folder.rglob("*.py")] == [_LOADER_NAME]:
             own = (folder / _LOADER_NAME).read_text(encoding="utf-8") == _LOADER
@@ -178,7 +176,7 @@ class DiTPipeline(DiffusionPipeline):
         return super().from_pretrained(pretrained_model_name_or_path, **options)
 
     def to_json_string(self) -> str:
-        """The configuration, naming the file of the class beside the class."""
+        """The configuration, with the file of this class beside its name."""
         content = json.loads(super().to_json_string())
         content["_class_name"] = [Path(_LOADER_NAME).stem, type(self).__name__]
         return json.dumps(content, indent=2, sort_keys=True) + "\n"

@@ -20,6 +20,7 @@ from vision.config.schema import Prediction, Sampler
 from vision.diffusion.objective import BETA_END, BETA_START, NUM_TIMESTEPS
 
 SAMPLERS: tuple[str, ...] = get_args(Sampler)
+Generators = torch.Generator | list[torch.Generator] | None
 
 
 def create_scheduler(
@@ -71,11 +72,7 @@ def set_timesteps(
 
 
 def step(
-    scheduler: SchedulerMixin,
-    output: Tensor,
-    t: Tensor,
-    x: Tensor,
-    generator: torch.Generator | list[torch.Generator] | None,
+    scheduler: SchedulerMixin, output: Tensor, t: Tensor, x: Tensor, generator: Generators
 ) -> Tensor:
     """`x` [B, C, H, W] one timestep less noisy, by the model's `output` [B, C or 2C, H, W] at t."""
     options = {}

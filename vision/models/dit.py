@@ -109,6 +109,7 @@ class DiT(ModelMixin, ConfigMixin):
         ValueError: an unknown norm, an option that it does not take, or sizes that do not divide.
     """
 
+    # read by diffusers (tried with 0.42)
     _supports_gradient_checkpointing = True
     _no_split_modules = ("DiTBlock",)
 

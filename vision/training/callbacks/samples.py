@@ -1,4 +1,4 @@
-"""A picture of what a generator makes, every n steps, always from the same noise."""
+"""A grid of generated images every N training steps, always from the same noise."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from vision.training.loggers import log_picture
 if TYPE_CHECKING:
     from vision.tasks.dit import DiTTask
 
-_MOST_CLASSES = 10  # a column per class
+_MAX_CLASSES = 10  # a column per class
 _ROWS = 4
 
 
 class SampleGrid(pl.Callback):
-    """Writes `FOLDER/step_N.png` at each n-th step and the same picture to TensorBoard.
+    """Writes `FOLDER/step_N.png` every N steps, and the same picture to TensorBoard.
 
-    A column per class (the first ten), a row per noise; from the averaged weights where there are
-    some. Nothing of the training changes: random states are given back.
+    A column per class (the first ten), a row per noise; from the averaged weights, if there are
+    any. Training is not affected: random states are restored.
     """
 
     def __init__(self, folder: Path, every_n_steps: int) -> None:
@@ -35,7 +35,7 @@ class SampleGrid(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *arguments: Any
     ) -> None:
-        """Sample where the step is due; of an accumulated batch the last part counts."""
+        """Sample if this step is due; with accumulation, after the last batch of the step."""
         step = trainer.global_step
         if step % self.every_n_steps or step in (0, self._last):
             return
@@ -50,7 +50,7 @@ class SampleGrid(pl.Callback):
         log_picture(trainer, "samples", grid, self.folder / f"step_{step:07d}.png")
 
     def picture(self, task: DiTTask) -> Tensor:
-        """The grid, [3, H, W], values from 0 to 1."""
+        """The grid, [3, H, W] from 0 to 1."""
         options = task.config.dit
         sampling = Sampling(
             sampler=options.sample_sampler,
@@ -59,7 +59,7 @@ class SampleGrid(pl.Callback):
             seed=task.config.seed,
         )
         pipeline = task.make_pipeline(sampling.ema, sampling.sampler)
-        columns = min(len(task.class_names), _MOST_CLASSES)
+        columns = min(len(task.class_names), _MAX_CLASSES)
         labels = list(range(columns)) * _ROWS
         (images,) = generate(pipeline, labels, range(len(labels)), sampling, len(labels))
         return image_grid(images, columns)
