@@ -8,8 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from vision.checkpoints.dit_formats import from_diffusers, from_official, to_diffusers
-from vision.models.dit import DiT, named_dit
-from vision.models.dit_sizes import DIT_NAMES
+from vision.models.dit import DIT_NAMES, DiT, named_dit
 from vision.norms import list_norms
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

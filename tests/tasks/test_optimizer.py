@@ -9,7 +9,6 @@ import torch
 from vision.config.schema import OptimConfig
 from vision.norms import convert_norms
 from vision.tasks.optimizer import (
-    check_optimizer,
     create_optimizer,
     create_schedule,
     parameter_groups,
@@ -91,4 +90,4 @@ def test_optimizers_are_timms_by_name(opt: str) -> None:
 
 def test_unknown_optimizer_names_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"optim\.opt = 'adamww'.*did you mean 'adamw'"):
-        check_optimizer("adamww")
+        create_optimizer(vit("layernorm"), OptimConfig(opt="adamww"), 256)

@@ -1,10 +1,11 @@
-"""What is refused of a DiT's configuration before torch is imported."""
+"""What is refused of a DiT's configuration before data is read."""
 
 from pathlib import Path
 
 import pytest
 
 from vision.config import load_config
+from vision.training.build import check_build
 from vision.training.check import check_config
 
 ROOT = Path(__file__).parents[2]
@@ -14,7 +15,9 @@ NORMS = sorted((ROOT / "configs/norm").glob("*.yaml"))
 
 def check(*overrides: str) -> None:
     files = [ROOT / "configs/dit_b4.yaml", ROOT / "configs/norm/seednorm.yaml"]
-    check_config(load_config(files, overrides).config)
+    config = load_config(files, overrides).config
+    check_config(config)
+    check_build(config)
 
 
 @pytest.mark.parametrize("norm", NORMS, ids=lambda path: path.stem)
@@ -22,6 +25,7 @@ def check(*overrides: str) -> None:
 def test_shipped_configs_are_sound_with_each_norm(path: Path, norm: Path) -> None:
     config = load_config([path, norm]).config
     check_config(config)
+    check_build(config)
     assert config.task == "dit"
     assert config.model.embed_dim is not None  # narrowed
 
@@ -34,6 +38,7 @@ def test_the_recipe_restores_the_published_size(tmp_path: Path) -> None:
     files = [ROOT / "configs/dit_xl2.yaml", recipe]
     config = load_config(files, [f"data.root={tmp_path}"]).config
     check_config(config)
+    check_build(config)
     sizes = config.model.embed_dim, config.model.depth, config.model.patch_size
     assert sizes == (None, None, None)
     assert config.optim.lr == 1e-4 and config.optim.weight_decay == 0
@@ -46,7 +51,7 @@ def test_the_recipe_restores_the_published_size(tmp_path: Path) -> None:
         ("model.name=dit_m_4", r"model.name = 'dit_m_4': task dit has none"),
         ("model.patch_size=3", r"data.img_size = 8: not a multiple of the patch size 3"),
         ("model.num_heads=3", r"model.num_heads = 3: does not divide the width 128"),
-        ("norm.options.num_heads=7", r"num_heads = 7 does not divide the width 128"),
+        ("norm.options.num_heads=7", r"num_heads=7 does not divide dim=128"),
         ("data.mean=[0.3]", r"data.mean = \[0.3\]: .*set it to \[0.5\]"),
         ("mix.mixup=0.2", r"mix.mixup = 0.2: task dit has no use for it"),
         ("dit.vae=somewhere", r"dit.vae = 'somewhere': decodes latents"),

@@ -1,15 +1,15 @@
-"""What is wrong with `evaluation:` is known before torch is imported."""
+"""What is wrong with `evaluation:` is known before data is read."""
 
 import pytest
 
 from vision.config import load_config
-from vision.training.check import check_config
+from vision.training.build import check_build
 
 DIT = "configs/dit_b4.yaml"
 
 
 def _check(file: str, *overrides: str) -> None:
-    check_config(load_config([file], overrides).config)
+    check_build(load_config([file], overrides).config)
 
 
 @pytest.mark.parametrize("name", ["null", "inception", "dinov2", "timm:resnet50", "run:runs/vit"])
@@ -24,7 +24,11 @@ def test_extractors_by_name_are_accepted(name: str) -> None:
         (DIT, ["evaluation.extractor=inception", "evaluation.metrics=[fdi]"], "evaluation.metrics"),
         (DIT, ["evaluation.extractor=inception", "evaluation.metrics=[]"], "evaluation.metrics"),
         (DIT, ["evaluation.number=0"], "evaluation.number = 0"),
-        ("configs/vit_ti.yaml", ["evaluation.extractor=inception"], "generates no images"),
+        (
+            "configs/vit_ti.yaml",
+            ["evaluation.extractor=inception"],
+            "task classify has no use for it",
+        ),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused(

@@ -23,6 +23,7 @@ from vision.compare.grid import (
 )
 from vision.errors import ConfigError
 from vision.files import write_json
+from vision.training.build import check_build
 from vision.training.check import load_checked
 
 _TRAIN = Path(__file__).resolve().parents[2] / "tools" / "train.py"
@@ -41,12 +42,16 @@ class Outcome:
 
 def check_cells(cells: Iterable[Cell]) -> None:
     """Raise ConfigError, naming the cell, if one of them cannot be run."""
+    built = set()
     for cell in cells:
         # the run that it starts from does not exist yet
         arguments = [a for a in cell.arguments if not a.startswith("model.init_from=")]
         try:
-            load_checked(arguments)
-        except ConfigError as error:
+            config = load_checked(arguments).config
+            if (cell.task, cell.norm) not in built:  # seeds share a model
+                check_build(config)
+                built.add((cell.task, cell.norm))
+        except (ValueError, FileNotFoundError) as error:
             raise ConfigError(f"{cell}: {error}") from None
 
 

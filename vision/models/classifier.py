@@ -2,43 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import timm
+import torch
 from torch import nn
 
 from vision.config import Config
+from vision.config.schema import ModelConfig
+from vision.errors import nearest
+from vision.models.check import check_heads, check_patches
 from vision.norms import convert_norms
 from vision.norms.convert import Conversion
+
+# settings of the same name in timm, where null leaves what the model's name says
+_SIZES = ("patch_size", "embed_dim", "depth", "num_heads", "global_pool")
 
 
 def create_classifier(config: Config, num_classes: int) -> tuple[nn.Module, Conversion]:
     """Build `config.model` for `num_classes` and swap its norms, the final one included.
 
     Returns the model ([B, C, H, W] images to [B, num_classes] logits) and what was swapped.
-    Raises ValueError for a name that timm does not know or an option that its norm does not take.
+    Raises ValueError, naming the key, for a name that timm does not know, sizes that it cannot
+    build, or an option that the norm does not take.
     """
-    model = config.model
-    if ":" not in model.name and not timm.is_model(model.name.split(".")[0]):
-        raise ValueError(f"model.name = {model.name!r}: timm has no such model")
-    options = {
-        key: value
-        for key in ("patch_size", "embed_dim", "depth", "num_heads", "global_pool")
-        if (value := getattr(model, key)) is not None
-    }
-    if model.name.startswith("vit_") or _has_fixed_input(model.name):
-        options["img_size"] = config.data.img_size
-    network = timm.create_model(
-        model.name,
-        num_classes=num_classes,
-        in_chans=config.data.in_chans,
-        drop_rate=model.drop_rate,
-        drop_path_rate=model.drop_path_rate,
-        **options,
-    )
+    network = _create_network(config, num_classes)
     try:
         conversion = convert_norms(network, config.norm.name, **config.norm.options)
     except ValueError as error:
         raise ValueError(f"norm.options = {config.norm.options}: {error}") from error
-    if model.linear_probe:
+    if config.model.linear_probe:
         _freeze_below_head(network)
     return network, conversion
 
@@ -46,6 +39,50 @@ def create_classifier(config: Config, num_classes: int) -> tuple[nn.Module, Conv
 def count_parameters(model: nn.Module) -> int:
     """Number of trainable scalars."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def _create_network(config: Config, num_classes: int) -> nn.Module:
+    model = config.model
+    if ":" not in model.name and not timm.is_model(model.name.split(".")[0]):
+        known = timm.list_models()
+        raise ValueError(
+            f"model.name = {model.name!r}: timm has none; {nearest(model.name, known)}"
+        )
+    options = {key: v for key in _SIZES if (v := getattr(model, key)) is not None}
+    if model.name.startswith("vit_") or _has_fixed_input(model.name):
+        options["img_size"] = config.data.img_size
+    try:
+        network = timm.create_model(
+            model.name,
+            num_classes=num_classes,
+            in_chans=config.data.in_chans,
+            drop_rate=model.drop_rate,
+            drop_path_rate=model.drop_path_rate,
+            **options,
+        )
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise _refusal(model, options, error) from error
+    patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
+    if patch is not None:  # timm looks only when it is given images
+        check_patches(config.data.img_size, patch[0] if isinstance(patch, tuple) else patch)
+    return network
+
+
+def _refusal(model: ModelConfig, options: dict[str, Any], error: Exception) -> ValueError:
+    """What timm says of a model that it cannot build, by the keys of the configuration."""
+    for key, value in options.items():
+        if isinstance(error, TypeError) and f"'{key}'" in str(error):
+            return ValueError(f"model.{key} = {value}: {model.name} takes no {key}; set it to null")
+    if "num_heads" in str(error):
+        with torch.device("meta"):
+            plain: Any = timm.create_model(model.name)
+        heads = model.num_heads or plain.blocks[0].attn.num_heads
+        try:
+            check_heads(model.embed_dim or plain.embed_dim, heads)
+        except ValueError as explained:
+            return explained
+    given = ", ".join(f"model.{key} = {value}" for key, value in options.items() if key in _SIZES)
+    return ValueError(f"model.name = {model.name!r}: timm cannot build it with {given}: {error}")
 
 
 def _freeze_below_head(network: nn.Module) -> None:

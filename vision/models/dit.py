@@ -18,11 +18,20 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vision.config import Config
-from vision.models.dit_sizes import dit_size
+from vision.errors import nearest
+from vision.models.check import check_heads, check_patches
 from vision.models.patches import unpatchify
 from vision.norms.registry import create_norm
 
 _FREQUENCIES = 256  # sines and cosines that encode a timestep
+_SIZES = {  # (depth, embed_dim, num_heads), table 1 of https://arxiv.org/abs/2212.09748
+    "tiny": (6, 192, 3),
+    "s": (12, 384, 6),
+    "b": (12, 768, 12),
+    "l": (24, 1024, 16),
+    "xl": (28, 1152, 16),
+}
+DIT_NAMES = tuple(f"dit_{size}_{patch}" for size in _SIZES for patch in (2, 4, 8))
 
 
 class TimestepEmbedder(nn.Module):
@@ -185,6 +194,25 @@ class DiT(ModelMixin, ConfigMixin):
             nn.init.zeros_(self.final_layer.linear.weight)
 
 
+def dit_size(name: str) -> dict[str, int]:
+    """Arguments of `DiT` that its name stands for. Raises ValueError for a name that is none."""
+    if name not in DIT_NAMES:
+        raise ValueError(f"{name!r} is no DiT; valid: {', '.join(DIT_NAMES)}")
+    _, size, patch = name.split("_")
+    depth, embed_dim, num_heads = _SIZES[size]
+    return {
+        "patch_size": int(patch),
+        "depth": depth,
+        "embed_dim": embed_dim,
+        "num_heads": num_heads,
+    }
+
+
+def usual_heads(embed_dim: int) -> int | None:
+    """Heads of the published size of that width, None where there is none."""
+    return {width: heads for _, width, heads in _SIZES.values()}.get(embed_dim)
+
+
 def named_dit(name: str, **options: Any) -> DiT:
     """A published size by name, such as "dit_b_4"; `options` that are not None replace its own."""
     given = {key: value for key, value in options.items() if value is not None}
@@ -192,11 +220,27 @@ def named_dit(name: str, **options: Any) -> DiT:
 
 
 def create_dit(config: Config, num_classes: int) -> DiT:
-    """The model of `config`. Raises ValueError for norm options that do not fit."""
+    """The model of `config`.
+
+    Raises ValueError, naming the key, for an unknown name, sizes that do not go together, or norm
+    options that do not fit.
+    """
     model = config.model
+    if model.name not in DIT_NAMES:
+        raise ValueError(
+            f"model.name = {model.name!r}: task dit has none; {nearest(model.name, DIT_NAMES)}"
+        )
+    sizes = {key: getattr(model, key) or size for key, size in dit_size(model.name).items()}
+    width = sizes["embed_dim"]
+    check_patches(config.data.img_size, sizes["patch_size"])
+    check_heads(width, sizes["num_heads"])
+    if width % 4:
+        raise ValueError(
+            f"model.embed_dim = {width}: position embeddings of a DiT need a multiple of 4; "
+            f"nearest: {width // 4 * 4 or 4} or {width // 4 * 4 + 4}"
+        )
     try:
-        return named_dit(
-            model.name,
+        return DiT(
             sample_size=config.data.img_size,
             in_channels=config.data.in_chans,
             num_classes=num_classes,
@@ -204,10 +248,7 @@ def create_dit(config: Config, num_classes: int) -> DiT:
             norm=config.norm.name,
             norm_options=dict(config.norm.options),
             zero_init=config.dit.zero_init,
-            patch_size=model.patch_size,
-            embed_dim=model.embed_dim,
-            depth=model.depth,
-            num_heads=model.num_heads,
+            **sizes,
         )
     except ValueError as error:
         raise ValueError(f"norm.options = {config.norm.options}: {error}") from error

@@ -168,10 +168,18 @@ class MAE(nn.Module):
 def create_mae(config: Config) -> tuple[MAE, Conversion]:
     """The autoencoder of `config.model` and `config.mae`, and which norms were converted.
 
-    Raises ValueError for a model that cannot be the encoder.
+    Raises ValueError, naming the key, for a model that cannot be the encoder, sizes that do not go
+    together, or norm options that do not fit.
     """
-    encoder, swapped = create_classifier(config, num_classes=0)
     options = config.mae
+    if not config.model.name.startswith("vit_"):
+        raise ValueError(f"model.name = {config.model.name!r}: an MAE's encoder is a vit_* model")
+    if options.decoder_embed_dim % 4 or options.decoder_embed_dim % options.decoder_num_heads:
+        raise ValueError(
+            f"mae.decoder_embed_dim = {options.decoder_embed_dim}: expected a multiple of 4 and of "
+            f"mae.decoder_num_heads = {options.decoder_num_heads}"
+        )
+    encoder, swapped = create_classifier(config, num_classes=0)
     try:
         model = MAE(
             cast(VisionTransformer, encoder),
@@ -182,6 +190,13 @@ def create_mae(config: Config) -> tuple[MAE, Conversion]:
         )
     except ValueError as error:
         raise ValueError(f"model.name = {config.model.name!r}: {error}") from error
+    patches = model.grid**2
+    if not 1 <= int(patches * (1 - options.mask_ratio)) < patches:
+        raise ValueError(
+            f"mae.mask_ratio = {options.mask_ratio}: of {patches} patches (data.img_size "
+            f"{config.data.img_size}, model.patch_size {model.patch_size}) some must stay and some "
+            f"go; use from {1 / patches:.3g} to {1 - 1 / patches:.3g}, or smaller patches"
+        )
     name, norm_options = config.norm.name, config.norm.options
     if options.decoder_norm is not None:
         name, norm_options = options.decoder_norm, options.decoder_norm_options

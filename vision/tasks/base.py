@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, ClassVar
@@ -17,7 +18,7 @@ from vision.config import Config
 from vision.datasets.dataset import Batch
 from vision.norms.convert import Conversion
 from vision.tasks.finite import nonfinite_module, nonfinite_tensor
-from vision.tasks.optimizer import check_optimizer, create_optimizer, create_schedule
+from vision.tasks.optimizer import create_optimizer, create_schedule
 from vision.tasks.sharding import shard, whole_weights
 
 
@@ -35,25 +36,25 @@ class VisionTask(pl.LightningModule):
     curves: ClassVar[dict[str, str]]  # plots in curves.png: end of a metric's name -> axis label
     metrics: nn.ModuleList
 
+    # keys of the configuration that do nothing here
+    unused: ClassVar[tuple[str, ...]] = ("evaluation.extractor",)
+
     def __init__(
         self,
         config: Config,
-        model: nn.Module,
-        conversion: Conversion,
         class_names: list[str],
         steps_per_epoch: int,
     ) -> None:
         super().__init__()
-        check_optimizer(config.optim.opt)  # Lightning asks for it only after the run has begun
         self.config = config
-        self.model = model
-        self.conversion = conversion  # which norms were swapped, to be printed
+        # and which norms were swapped, to be printed
+        self.model, self.conversion = self.create_model(config, len(class_names))
         self.class_names = class_names
         self.steps_per_epoch = steps_per_epoch
         self.ema: ModelEmaV3 | None = None
         if config.ema.decay is not None:
             self.ema = ModelEmaV3(
-                model, decay=config.ema.decay, use_warmup=config.ema.warmup
+                self.model, decay=config.ema.decay, use_warmup=config.ema.warmup
             ).requires_grad_(False)
         if config.trainer.compile:
             self.model.compile()
@@ -62,6 +63,25 @@ class VisionTask(pl.LightningModule):
         self.train_loss.persistent(True)
         self.skipped = SumMetric()
         self._evaluating = ExitStack()  # the weights are whole while it is open
+
+    @classmethod
+    def create_model(cls, config: Config, num_classes: int) -> tuple[nn.Module, Conversion]:
+        """What is trained, and which of its norms were swapped; on the meta device it is checked.
+
+        Raises ValueError, naming the key, for a model that cannot be built.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        """Raise ValueError, naming the key, for settings that this task has no use for."""
+        for key in cls.unused:
+            given, idle = (functools.reduce(getattr, key.split("."), c) for c in (config, Config()))
+            if given != idle:
+                raise ValueError(
+                    f"{key} = {given!r}: task {config.task} has no use for it; set it to "
+                    f"{'null' if idle is None else str(idle).lower()}"
+                )
 
     def compute_loss(self, batch: Batch) -> Tensor:
         """Scalar loss of one training batch; `StepSeeding` has seeded the random numbers."""

@@ -11,6 +11,7 @@ from vision.config import Config
 from vision.datasets.dataset import Batch
 from vision.metrics.classification import ClassificationMetrics
 from vision.models.classifier import create_classifier
+from vision.norms.convert import Conversion
 from vision.registry import TASKS
 from vision.tasks.base import VisionTask
 
@@ -27,9 +28,8 @@ class ClassifyTask(VisionTask):
     curves: ClassVar = {"loss": "cross-entropy (nats)", "top1": "top-1 accuracy (%)"}
 
     def __init__(self, config: Config, class_names: list[str], steps_per_epoch: int) -> None:
+        super().__init__(config, class_names, steps_per_epoch)
         num_classes = len(class_names)
-        model, conversion = create_classifier(config, num_classes)
-        super().__init__(config, model, conversion, class_names, steps_per_epoch)
         mix = config.mix
         self.mixup = None
         if mix.mixup > 0 or mix.cutmix > 0:
@@ -48,6 +48,11 @@ class ClassifyTask(VisionTask):
         self.metrics = nn.ModuleList(
             ClassificationMetrics(num_classes) for _ in self.evaluated_models()
         )
+
+    @classmethod
+    def create_model(cls, config: Config, num_classes: int) -> tuple[nn.Module, Conversion]:
+        """The timm model of `config`."""
+        return create_classifier(config, num_classes)
 
     def train(self, mode: bool = True) -> ClassifyTask:
         """Set training mode; the frozen part of a linear probe stays in eval mode."""

@@ -14,8 +14,7 @@ from vision.datasets.dataset import Batch
 from vision.diffusion.load_pipeline import make_pipeline
 from vision.diffusion.objective import DiffusionObjective, Terms, drop_labels
 from vision.diffusion.pipeline import DiTPipeline
-from vision.models.dit import DiT, create_dit
-from vision.models.dit_sizes import dit_size
+from vision.models.dit import DiT, create_dit, dit_size
 from vision.norms.convert import Conversion
 from vision.registry import TASKS
 from vision.seeding import generator_for
@@ -37,11 +36,10 @@ class DiTTask(VisionTask):
     shown: ClassVar = ("train/loss", "val/loss", "val/ema_loss")
     curves: ClassVar = {"loss": "loss (squared error + bound)"}
 
+    unused: ClassVar = ("mix.mixup", "mix.cutmix", "mix.label_smoothing")
+
     def __init__(self, config: Config, class_names: list[str], steps_per_epoch: int) -> None:
-        model = create_dit(config, len(class_names))
-        if config.dit.gradient_checkpointing:
-            model.enable_gradient_checkpointing()
-        super().__init__(config, model, _norms(model), class_names, steps_per_epoch)
+        super().__init__(config, class_names, steps_per_epoch)
         self.objective = DiffusionObjective(config.dit.prediction, config.dit.min_snr_gamma)
         # in checkpoints, as the mean loss, for an epoch that is resumed halfway (sums, because
         # MeanMetric ignores weights if its NaN check is off)
@@ -50,6 +48,33 @@ class DiTTask(VisionTask):
         self.metrics = nn.ModuleList(_term_means() for _ in self.evaluated_models())
         for total in (*self.quartile_errors, *self.quartile_counts):
             total.persistent(True)
+
+    @classmethod
+    def create_model(cls, config: Config, num_classes: int) -> tuple[nn.Module, Conversion]:
+        """The DiT of `config`."""
+        model = create_dit(config, num_classes)
+        if config.dit.gradient_checkpointing:
+            model.enable_gradient_checkpointing()
+        return model, _norms(model)
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        """As every task; pixels go from -1 to 1, and only latents are decoded by a VAE."""
+        super().check(config)
+        data = config.data
+        for key in ("mean", "std"):
+            values = getattr(data, key)
+            if data.name != "latents" and any(value != 0.5 for value in values):
+                raise ValueError(
+                    f"data.{key} = {values}: a DiT is trained on pixels from -1 to 1; set it to "
+                    f"{[0.5] * data.in_chans}"
+                )
+        if config.dit.vae is not None and data.name != "latents":
+            raise ValueError(
+                f"dit.vae = {config.dit.vae!r}: decodes latents, and data.name is {data.name}; "
+                "write latents with tools/encode_latents.py and set data.name=latents, or set "
+                "dit.vae to null"
+            )
 
     def on_fit_start(self) -> None:
         """Say in what the model is smaller than the published one of its name."""

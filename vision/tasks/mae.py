@@ -11,6 +11,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from vision.config import Config
 from vision.datasets.dataset import Batch
 from vision.models.mae import MAE, create_mae
+from vision.norms.convert import Conversion
 from vision.registry import TASKS
 from vision.seeding import generator_for
 from vision.tasks.base import VisionTask
@@ -31,11 +32,35 @@ class MAETask(VisionTask):
         "knn_top1": "k-NN top-1 accuracy (%)",
     }
 
+    unused: ClassVar = (
+        *VisionTask.unused,
+        "model.linear_probe",
+        "model.global_pool",
+        "mix.mixup",
+        "mix.cutmix",
+        "mix.label_smoothing",
+        "optim.layer_decay",
+    )
+
     def __init__(self, config: Config, class_names: list[str], steps_per_epoch: int) -> None:
-        model, conversion = create_mae(config)
-        super().__init__(config, model, conversion, class_names, steps_per_epoch)
+        super().__init__(config, class_names, steps_per_epoch)
         mean = MeanMetric(nan_strategy="disable")
         self.metrics = nn.ModuleList([MetricCollection({"loss": mean})])
+
+    @classmethod
+    def create_model(cls, config: Config, num_classes: int) -> tuple[nn.Module, Conversion]:
+        """The autoencoder of `config`, which knows no classes."""
+        return create_mae(config)
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        """As every task; and options of the decoder's norm are those of a norm that is named."""
+        super().check(config)
+        if config.mae.decoder_norm is None and config.mae.decoder_norm_options:
+            raise ValueError(
+                f"mae.decoder_norm_options = {config.mae.decoder_norm_options}: of no norm; give "
+                "mae.decoder_norm, or leave them out for the encoder's norm.options"
+            )
 
     def compute_loss(self, batch: Batch) -> Tensor:
         noise = self._noise(batch.indices.tolist(), "train", self.current_epoch)

@@ -50,15 +50,6 @@ def parameter_groups(
     return result
 
 
-def check_optimizer(name: str) -> None:
-    """Raise ValueError for an optimizer that timm does not know."""
-    known = [str(entry) for entry in list_optimizers()]
-    if name not in known:
-        raise ValueError(
-            f"optim.opt = {name!r}: timm has no such optimizer; {nearest(name, known)}"
-        )
-
-
 def peak_lr(config: OptimConfig, batch_size_total: int) -> float:
     """`lr`, or `base_lr` scaled linearly by the images per optimizer step (1706.02677)."""
     return config.lr if config.base_lr is None else config.base_lr * batch_size_total / 256
@@ -67,7 +58,15 @@ def peak_lr(config: OptimConfig, batch_size_total: int) -> float:
 def create_optimizer(
     model: nn.Module, config: OptimConfig, batch_size_total: int
 ) -> torch.optim.Optimizer:
-    """timm's optimizer `config.opt`, of a name that `check_optimizer` accepts."""
+    """timm's optimizer `config.opt`.
+
+    Raises ValueError for a name that timm does not know, or settings that it cannot be made with.
+    """
+    known = [str(entry) for entry in list_optimizers()]
+    if config.opt not in known:
+        raise ValueError(
+            f"optim.opt = {config.opt!r}: timm has no such optimizer; {nearest(config.opt, known)}"
+        )
     groups = parameter_groups(model, config.weight_decay, config.layer_decay)
     options: dict[str, Any] = {"momentum": config.momentum}
     if "adam" in config.opt or "lion" in config.opt or "lamb" in config.opt:
@@ -81,13 +80,16 @@ def create_optimizer(
             for group in groups
             for p in group["params"]
         ]
-    return create_optimizer_v2(
-        groups,
-        opt=config.opt,
-        lr=peak_lr(config, batch_size_total),
-        weight_decay=config.weight_decay,
-        **options,
-    )
+    try:
+        return create_optimizer_v2(
+            groups,
+            opt=config.opt,
+            lr=peak_lr(config, batch_size_total),
+            weight_decay=config.weight_decay,
+            **options,
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"optim.opt = {config.opt!r}: cannot be made: {error}") from error
 
 
 def create_schedule(

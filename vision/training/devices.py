@@ -1,4 +1,4 @@
-"""Which devices and strategies a run can have, and whether it was started for them."""
+"""Which settings of the trainer go together, and whether a run was started for its devices."""
 
 from __future__ import annotations
 
@@ -7,9 +7,19 @@ from collections.abc import Mapping
 from vision.config.schema import Config, TrainerConfig
 
 
-def check_devices(config: Config) -> None:
-    """Raise ValueError for a strategy that is none, or that something else does not go with."""
+def check_trainer(config: Config) -> None:
+    """Raise ValueError for settings of the trainer that something else does not go with."""
     trainer = config.trainer
+    if config.optim.warmup_epochs >= trainer.epochs:
+        raise ValueError(
+            f"optim.warmup_epochs = {config.optim.warmup_epochs}: no shorter than the training "
+            f"(trainer.epochs = {trainer.epochs})"
+        )
+    if trainer.compile and trainer.diagnostics_every_n_steps is not None:
+        raise ValueError(
+            f"trainer.diagnostics_every_n_steps = {trainer.diagnostics_every_n_steps}: a "
+            "compiled model does not call hooks; set trainer.compile=false, or this to null"
+        )
     if trainer.strategy != "fsdp":
         if trainer.sharded_checkpoint:
             raise ValueError(

@@ -25,9 +25,9 @@ from vision.environment import environment_record
 from vision.errors import first_line
 from vision.files import write_json
 from vision.models.classifier import count_parameters
-from vision.norms.registry import load_norm_module
 from vision.registry import TASKS
 from vision.tasks.base import VisionTask
+from vision.training.build import check_build
 from vision.training.callbacks.by_task import task_callbacks
 from vision.training.callbacks.checkpoint import LastCheckpoint, WholeCheckpointIO
 from vision.training.callbacks.diagnostics import NormDiagnostics
@@ -51,9 +51,8 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
     """
     _set_up_logging()
     check_run(config, resume)
+    check_build(config)
     data, accumulate = open_data(config)
-    if config.norm.module is not None:
-        load_norm_module(config.norm.module)
     pl.seed_everything(config.seed, verbose=False)
     task = create_task(config, data)
     folder = open_run(config)
