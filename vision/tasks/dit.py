@@ -40,6 +40,8 @@ class DiTTask(VisionTask):
 
     def __init__(self, config: Config, class_names: list[str], steps_per_epoch: int) -> None:
         super().__init__(config, class_names, steps_per_epoch)
+        if config.dit.gradient_checkpointing:
+            self.model.enable_gradient_checkpointing()  # type: ignore[operator]
         self.objective = DiffusionObjective(config.dit.prediction, config.dit.min_snr_gamma)
         # in checkpoints, as the mean loss, for an epoch that is resumed halfway (sums, because
         # MeanMetric ignores weights if its NaN check is off)
@@ -53,8 +55,6 @@ class DiTTask(VisionTask):
     def create_model(cls, config: Config, num_classes: int) -> tuple[nn.Module, Conversion]:
         """The DiT of `config`."""
         model = create_dit(config, num_classes)
-        if config.dit.gradient_checkpointing:
-            model.enable_gradient_checkpointing()
         return model, _norms(model)
 
     @classmethod

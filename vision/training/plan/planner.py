@@ -151,7 +151,7 @@ class Planner:
         base = self.layout(devices)
         low, probe = base.precision != "32-true", self.config.model.linear_probe
         layouts = {"as the config says": base}
-        for name, key, possible, on in (  # `check_devices` refuses what is not possible
+        for name, key, possible, on in (  # `check_trainer` refuses what is not possible
             ("bf16", "precision", True, low),
             ("FSDP", "sharded", devices > 1 and not (base.compiled or probe), base.sharded),
             ("checkpointing", "checkpointing", not probe, base.checkpointing),

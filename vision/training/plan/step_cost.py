@@ -19,12 +19,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from vision.config import Config
-from vision.models.classifier import create_classifier
-from vision.models.dit import create_dit
-from vision.models.mae import create_mae
 from vision.norms.kernels import ops
 from vision.norms.registry import load_norm_module
 from vision.norms.seednorm import SeeDNorm
+from vision.registry import TASKS
 
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 _PRECISIONS = (*_AUTOCAST, "bf16-true", "32-true")
@@ -120,11 +118,7 @@ def create_model(config: Config, classes: int) -> nn.Module:
     if config.norm.module is not None:
         load_norm_module(config.norm.module)
     with torch.device("meta"):
-        if config.task == "dit":
-            return create_dit(config, classes)
-        return (create_mae(config) if config.task == "mae" else create_classifier(config, classes))[
-            0
-        ]
+        return TASKS.get(config.task).create_model(config, classes)[0]
 
 
 def compute_loss(
