@@ -8,7 +8,7 @@
       configs/data/imagenet.yaml data.root=/datasets/imagenet
 
 An overlay says where the images are; size, mean and std stay those of training. Metrics are
-printed and written, with confusion.png, next to the checkpoint (or to --output).
+printed, and written with confusion.png.
 """
 
 import argparse
@@ -28,17 +28,13 @@ def main() -> None:
     parser.add_argument("model", metavar="RUN|CHECKPOINT|TIMM_MODEL")
     parser.add_argument("data", nargs="*", metavar="OVERLAY.yaml|key=value")
     parser.add_argument("--weights", metavar="FILE", help="weights of a timm model")
-    parser.add_argument("--checkpoint", choices=["last", "best"], default="last")
+    parser.add_argument("--checkpoint", choices=["last", "best"], default="last", help="of a run")
     parser.add_argument("--ema", action="store_true", help="evaluate the averaged weights")
-    parser.add_argument("--split", choices=["validation", "test"], default="test")
-    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="default 64")
-    parser.add_argument("--output", metavar="DIR", help="where metrics and picture go")
-    parser.add_argument(
-        "--export", metavar="DIR", help="write it for timm and Hugging Face, and stop"
-    )
-    parser.add_argument(
-        "--corruptions", metavar="NAME,...", help="top-1 under common corruptions too; or: all"
-    )
+    parser.add_argument("--split", choices=["validation", "test"], default="test", help="of data")
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="default: 64")
+    parser.add_argument("--output", metavar="DIR", help="default: next to the checkpoint")
+    parser.add_argument("--export", metavar="DIR", help="only write it for timm and Hugging Face")
+    parser.add_argument("--corruptions", metavar="NAME,...", help="also top-1 under these, or: all")
     arguments = parser.parse_intermixed_args()
     files, overrides = split_arguments(arguments.data)
 

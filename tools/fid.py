@@ -12,7 +12,7 @@ config, or a run, which is sampled. With torchrun each process computes a part o
 import argparse
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -20,40 +20,40 @@ from vision.config.schema import EvaluationConfig, Sampler
 from vision.errors import run_tool
 from vision.registry import METRICS
 
+SPLITS = ("train", "validation", "test")
+
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     add, sampling = parser.add_argument, EvaluationConfig()
-    add("--real", required=True, metavar="IMAGES")
-    add("--fake", required=True, metavar="IMAGES")
-    add("overrides", nargs="*", metavar="key=value", help="of a data config")
-    splits = ["train", "validation", "test"]
-    add("--split", choices=splits, default="train", help="of a data config")
-    add("--fake-split", choices=splits, help="of --fake, if another")
-    add("--extractor", default="inception", help="inception, dinov2, timm:NAME or run:PATH")
-    add("--weights", metavar="FILE", help="weights of the extractor")
-    add("--metrics", default="fid", help=f"some of {','.join(METRICS.names())}; default: fid")
+    n: Any = {"type": int, "metavar": "N"}
+    add("--real", required=True, metavar="IMAGES", help="real images")
+    add("--fake", required=True, metavar="IMAGES", help="generated images")
+    add("overrides", nargs="*", metavar="key=value", help="settings of a data config")
+    add("--split", default="train", choices=SPLITS, help="split of a data config (default: train)")
+    add("--fake-split", choices=SPLITS, help="split of --fake, if not that of --real")
+    add("--extractor", default="inception", help="inception (default), dinov2, timm:NAME, run:PATH")
+    add("--weights", metavar="FILE", help="weights of the extractor (default: fetched once)")
+    add("--metrics", default="fid", help=f"some of {','.join(METRICS.names())} (default: fid)")
     add("--resize", choices=["legacy", "antialias"], default="legacy", help="legacy: as TensorFlow")
-    add("--number", type=int, metavar="N", help="images of each set; default: all (50000)")
-    add("--batch-size", type=int, default=64, metavar="N")
-    add("--num-workers", type=int, default=0, metavar="N", help="processes that read a folder")
-    add("--seed", type=int, default=2020, help="of random subsets and generated images")
-    add("--device", help="cpu, cuda, ...; default: the accelerator, if any")
-    add("--confidence-groups", type=int, default=5, metavar="G", help="of the jackknife; 0: none")
-    add("--max-features", type=int, default=10_000, metavar="N", help="kept for kid and prc")
-    add("--kid-subset-size", type=int, default=1000, metavar="N")
-    add("--steps", type=int, default=sampling.num_inference_steps, help="sampling steps of a run")
+    add("--number", **n, help="images to use of each set (default: all; of a run 50000)")
+    add("--batch-size", **n, default=64, help="images per batch (default: 64)")
+    add("--num-workers", **n, default=0, help="processes that decode a folder's images")
+    add("--seed", type=int, default=2020, help="of random subsets and of a run's images")
+    add("--device", help="cpu, cuda, ... (default: the accelerator, if there is one)")
+    add("--confidence-groups", **n, default=5, help="jackknife groups for FID's error; 0: no error")
+    add("--max-features", **n, default=10_000, help="features kept of each set, for kid and prc")
+    add("--kid-subset-size", **n, default=1000, help="images per subset of KID (default: 1000)")
+    add("--steps", **n, default=sampling.num_inference_steps, help="sampling steps of a run")
     add("--guidance", type=float, default=sampling.guidance_scale, help="guidance scale of a run")
-    add("--sampler", choices=get_args(Sampler), default=sampling.sampler, help="of a run")
-    add("--cache", metavar="DIR", help="for statistics of --real, or off; default ~/.cache/vision")
+    add("--sampler", choices=get_args(Sampler), default=sampling.sampler, help="sampler of a run")
+    add("--cache", metavar="DIR", help="where statistics of --real are kept, or off")
     add("--save-stats", metavar="FILE.npz", help="write the statistics of --real")
-    add("--json", metavar="FILE", help="write the metrics and every setting")
+    add("--json", metavar="FILE", help="write the metrics and all settings they depend on")
     arguments = parser.parse_intermixed_args()
 
-    # imports torch and timm: seconds
-    from vision.evaluation.generative.comparison_report import report_comparison
+    from vision.evaluation.generative.comparison_report import report_comparison  # seconds
 
     report_comparison(vars(arguments))
 

@@ -28,12 +28,14 @@ def main() -> None:
         "--mask-ratio",
         type=float,
         metavar="R",
-        help="default: as trained, 0.75",
+        help="fraction (default: as trained)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the random masks")
     parser.add_argument("--num-heads", type=int, metavar="N", help="of a published file's encoder")
-    parser.add_argument("--decoder-num-heads", type=int, default=16, metavar="N", help="default 16")
-    parser.add_argument("--norm-pix-loss", action="store_true")
+    parser.add_argument(
+        "--decoder-num-heads", type=int, default=16, metavar="N", help="default: 16"
+    )
+    parser.add_argument("--norm-pix-loss", action="store_true", help="of a published file")
     arguments = parser.parse_args()
     if arguments.mask_ratio is not None and not 0 < arguments.mask_ratio < 1:
         parser.error(f"--mask-ratio {arguments.mask_ratio}: expected a number between 0 and 1")

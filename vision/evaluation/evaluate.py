@@ -57,8 +57,7 @@ def evaluate(
     calibration = MulticlassCalibrationError(len(names), n_bins=15, norm="l1").to(device)
     loader = data.val_dataloader()
     images, skipped, seconds, timed = 0, 0, 0.0, 0
-    shown = track(loader, description="evaluate", disable=change is not None)
-    for index, batch in enumerate(shown):
+    for index, batch in enumerate(track(loader, "evaluate", disable=change is not None)):
         skipped += int(batch.skipped)
         if len(batch.targets) == 0:
             continue
@@ -107,7 +106,7 @@ def corruption_accuracies(
 
         return evaluate(classifier, batch_size, change)["top1"]
 
-    shown = track(names, description="corruptions")
+    shown = track(names, "corruptions")
     return {name: [top1(name, severity) for severity in SEVERITIES] for name in shown}
 
 

@@ -1,4 +1,4 @@
-"""Accuracy and loss over a data set, each sample counted once however it was batched."""
+"""Accuracy and loss over a data set; each sample counts once, however it was batched."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torchmetrics.classification import MulticlassAccuracy
 
 
 class ClassificationMetrics(nn.Module):
-    """Top-1, top-5 (where there are more than five classes) and mean cross-entropy.
+    """Top-1, top-5 (for more than five classes) and mean cross-entropy.
 
-    Sums are kept per process and synchronised by torchmetrics in `compute`, so uneven batches and
-    uneven shares of the processes weigh as they should.
+    `compute` adds the sums of all ranks, so every sample has the same weight, however unevenly
+    samples are spread over batches and ranks.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -36,21 +36,21 @@ class ClassificationMetrics(nn.Module):
         self.loss.update(F.cross_entropy(logits, targets, reduction="none"))
 
     def compute(self) -> dict[str, Tensor]:
-        """`top1` and `top5` in percent, `loss` in nats; scalars over all processes."""
+        """`top1` and `top5` in percent, `loss` in nats; scalars over all ranks."""
         values = {"top1": 100 * self.top1.compute(), "loss": self.loss.compute()}
         if self.top5 is not None:
             values["top5"] = 100 * self.top5.compute()
         return values
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Start over."""
         for metric in (self.top1, self.top5, self.loss):
             if metric is not None:
                 metric.reset()
 
 
 def per_class_accuracy(confusion: list[list[int]]) -> list[float | None]:
-    """Percent of each class's images that were recognised; None where there are none of it.
+    """Accuracy of each class in percent; None for a class without images.
 
     `confusion`: counts [true, predicted].
     """

@@ -1,6 +1,7 @@
-"""k nearest neighbours: how well frozen features tell classes apart, without training anything.
+"""k nearest neighbors: how well frozen features separate classes, without any training.
 
-Votes weighted by similarity, as in instance discrimination (Wu et al. 2018, 1805.01978) and DINO.
+Votes are weighted by similarity, as in instance discrimination (Wu et al. 2018,
+https://arxiv.org/abs/1805.01978) and DINO.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_TEMPERATURE = 0.07  # of the published votes
-_ROWS = 1024  # features compared with the bank at a time, for memory
+_TEMPERATURE = 0.07  # as published
+_ROWS = 1024  # features compared with the bank at a time, to save memory
 
 
 def knn_predict(
@@ -23,7 +24,7 @@ def knn_predict(
         bank: [M, D].
         labels: [M] int64, classes of the bank.
         num_classes: Number of classes.
-        neighbors: How many vote; all of a bank that has fewer.
+        neighbors: How many vote; all, if the bank has fewer.
 
     Returns:
         [N] int64. Each vote weighs exp(similarity / 0.07).

@@ -95,6 +95,7 @@ class GenerationMetrics(pl.Callback):
         )
 
     def _log_name(self, key: str) -> str:
+        """`fid`, but `fd` where the features are not those of the FID Inception."""
         outputs = [output for name in self.options.metrics for output in METRICS.get(name).outputs]
         other = {output.key: output.other for output in outputs}.get(key)
         return other.lower() if other and not self.extractor.is_fid_inception else key
