@@ -120,33 +120,19 @@ def from_diffusers(other: DiTTransformer2DModel, **options: Any) -> DiT:
 
     Raises ValueError if its blocks have different embedders: here they share one.
     """
-    config, theirs = other.config, other.state_dict()
-    depth = config.num_layers
+    theirs, depth = other.state_dict(), other.config.num_layers
     for i in range(1, depth):
         for name in _EMBEDDERS.values():
             first, later = (f"transformer_blocks.{k}.{name}.weight" for k in (0, i))
             if not torch.equal(theirs[first], theirs[later]):
                 raise ValueError(f"{later}: differs from block 0; a DiT has one for all blocks")
-    model = DiT(
-        **{
-            "sample_size": config.sample_size,
-            "patch_size": config.patch_size,
-            "in_channels": config.in_channels,
-            "embed_dim": config.num_attention_heads * config.attention_head_dim,
-            "depth": depth,
-            "num_heads": config.num_attention_heads,
-            "num_classes": config.num_embeds_ada_norm,
-            "learn_sigma": other.out_channels == 2 * config.in_channels,
-            **options,
-        }
-    )
     state = {name: theirs[key] for name, key in _renamed(depth)}
     for i in range(depth):
         for kind in ("weight", "bias"):
             parts = [theirs[f"transformer_blocks.{i}.attn1.to_{name}.{kind}"] for name in "qkv"]
             state[f"blocks.{i}.attn.qkv.{kind}"] = torch.cat(parts)
-    model.load_state_dict({**state, "pos_embed": model.pos_embed})
-    return model
+    state["pos_embed"] = other.pos_embed.pos_embed
+    return from_official(state, num_heads=other.config.num_attention_heads, **options)
 
 
 def _renamed(depth: int) -> list[tuple[str, str]]:
