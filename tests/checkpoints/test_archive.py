@@ -80,7 +80,7 @@ def _save_without_end(file: Path) -> None:
         save_whole({"weight": torch.zeros(20_000)}, file, file.with_name("previous.ckpt"))
 
 
-def test_a_kill_while_writing_leaves_two_files_that_do_not_share_a_fate(tmp_path: Path) -> None:
+def test_a_kill_while_writing_damages_neither_last_nor_previous(tmp_path: Path) -> None:
     last, previous = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
     for _ in range(20):
         writer = multiprocessing.get_context("fork").Process(target=_save_without_end, args=[last])

@@ -1,4 +1,4 @@
-"""The place where numbers stop being finite is named."""
+"""The first module or tensor that is not finite is named."""
 
 import torch
 from torch import nn
@@ -12,10 +12,10 @@ def test_the_first_broken_module_is_named() -> None:
     assert nonfinite_module(model, lambda: model(x)) is None
     nn.init.constant_(model[1].bias, float("inf"))
     assert nonfinite_module(model, lambda: model(x)) == "1 (Linear)"
-    assert not model[1]._forward_hooks
+    model(x)  # no hook is left, or it would raise
 
 
-def test_the_first_broken_tensor_is_named_and_missing_ones_are_passed_over() -> None:
+def test_the_first_broken_tensor_is_named_and_missing_ones_are_skipped() -> None:
     good, bad = torch.ones(3), torch.tensor([0.0, float("nan")])
     assert nonfinite_tensor([("a", good), ("b", None)]) is None
     assert nonfinite_tensor([]) is None

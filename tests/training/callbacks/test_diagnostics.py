@@ -59,7 +59,7 @@ def test_seednorm_logs_its_coefficient_and_its_gradients(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["dyt", "derf"])
-def test_saturation_is_the_share_beyond_the_bound(name: str, tmp_path: Path) -> None:
+def test_saturation_is_the_fraction_beyond_the_bound(name: str, tmp_path: Path) -> None:
     x = torch.zeros(4, 8)
     x[:, :2] = 100.0  # two of eight channels
     rows = fit(create_norm(name, 8), x, tmp_path, every=1)

@@ -1,4 +1,4 @@
-"""Time that training waits for data, as the run's table has it."""
+"""Percentage of time spent waiting for data, as metrics.csv has it."""
 
 import time
 from pathlib import Path
@@ -53,17 +53,17 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, float]
 
 
 def test_waiting_for_data_is_measured_every_n_steps(rows: dict[int, dict[str, float]]) -> None:
-    shares = {step: row.get("train/data_wait_percent") for step, row in rows.items()}
+    percent = {step: row.get("train/data_wait_percent") for step, row in rows.items()}
     # Lightning repeats what was logged last; batches 4 and 8 of each epoch of 9
-    changed = [step for step in shares if shares[step] != shares.get(step - 1)]
+    changed = [step for step in percent if percent[step] != percent.get(step - 1)]
     assert changed == [4, 8, 13, 17]
-    assert shares.keys().isdisjoint(range(9, 13))  # nothing of the epoch before
+    assert percent.keys().isdisjoint(range(9, 13))  # nothing of the epoch before
 
 
-def test_it_is_the_share_of_the_time_between_logged_steps(
+def test_it_is_the_percentage_of_time_between_logged_steps(
     rows: dict[int, dict[str, float]],
 ) -> None:
-    shares = [row["train/data_wait_percent"] for row in rows.values() if "epoch" in row]
-    assert len(shares) == 10
+    percent = [row["train/data_wait_percent"] for row in rows.values() if "epoch" in row]
+    assert len(percent) == 10
     # both sleep longer on a busy machine, but neither can be none of the time nor all of it
-    assert all(1 < share < 99 for share in shares)
+    assert all(1 < value < 99 for value in percent)
