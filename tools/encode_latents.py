@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Encode a data set with a VAE, once, so that a DiT can train on the latents.
+"""Encode a data set with a VAE, so that a DiT can be trained on the latents.
 
   python tools/encode_latents.py configs/data/imagenet.yaml data.root=/datasets/imagenet \\
       data.img_size=256 --vae stabilityai/sd-vae-ft-ema --output /datasets/imagenet_latents
   python tools/train.py configs/dit_b4.yaml configs/recipes/imagenet_dit.yaml \\
       configs/norm/seednorm.yaml data.root=/datasets/imagenet_latents
 
-Mean and standard deviation of each image and of its mirror image are kept, so training still draws
-them at random. Writes OUTPUT/SPLIT/shard_*.safetensors; run it again to continue after a stop.
+Writes the mean and standard deviation of the latents of each image and its mirror image, from which
+training draws, to OUTPUT/SPLIT/shard_*.safetensors. Run the same command again to continue.
 """
 
 import argparse
@@ -27,17 +27,18 @@ def main() -> None:
     )
     parser.add_argument("data", nargs="+", metavar="CONFIG.yaml|key=value")
     parser.add_argument("--vae", required=True, help="AutoencoderKL: hub id or folder")
-    parser.add_argument("--output", required=True, metavar="DIR")
-    parser.add_argument("--shard-size", type=int, default=10_000, metavar="N", help="images")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N")
+    parser.add_argument("--output", required=True, metavar="DIR", help="the data.root of the DiT")
+    parser.add_argument(
+        "--shard-size", type=int, default=10_000, metavar="N", help="images per file"
+    )
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images")
     arguments = parser.parse_intermixed_args()
     loaded = load_config(*split_arguments(arguments.data))
     if min(arguments.shard_size, arguments.batch_size) < 1:
         raise ConfigError("--shard-size and --batch-size: expected 1 or more")
 
-    from vision.diffusion.encode_latents import (
-        encode_latents,  # imports torch and diffusers: seconds
-    )
+    # imports torch and diffusers: seconds
+    from vision.diffusion.encode_latents import encode_latents
 
     output = Path(arguments.output)
     sizes = (arguments.shard_size, arguments.batch_size)

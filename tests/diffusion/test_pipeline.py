@@ -42,7 +42,7 @@ def official(reference) -> DiT:
 
 
 class Latents(DiTPipeline):
-    """Gives what the sampler ends with, undecoded and unclipped."""
+    """Returns the last latents, neither decoded nor clipped."""
 
     def _decode(self, x: torch.Tensor) -> torch.Tensor:
         return x
@@ -252,3 +252,12 @@ def test_generated_images_do_not_depend_on_the_batch() -> None:
     reseeded = dataclasses.replace(sampling, seed=1)
     other = torch.cat(list(generate(pipeline, [0], [13], reseeded, batch_size=1)))
     assert not torch.equal(other, single)
+
+
+def test_a_model_in_training_samples_in_eval_mode_and_goes_on_training() -> None:
+    pipeline, modes = make("ddim"), []
+    pipeline.transformer.train()
+    pipeline.transformer.register_forward_pre_hook(lambda model, _: modes.append(model.training))
+    for _ in generate(pipeline, [0, 1], [0, 1], Sampling(num_inference_steps=2), batch_size=1):
+        assert pipeline.transformer.training
+    assert modes == [False] * 4

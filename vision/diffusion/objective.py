@@ -34,18 +34,15 @@ class DiffusionObjective:
             sqrt(ab)*noise - sqrt(1-ab)*x0 (Salimans, Ho 2022, https://arxiv.org/abs/2202.00512).
         min_snr_gamma: Weight the squared error of x0 by min(SNR, gamma) (Hang et al. 2023,
             https://arxiv.org/abs/2303.09556); None: no weight.
-        num_timesteps: Number of timesteps.
     """
 
+    num_timesteps = NUM_TIMESTEPS
+
     def __init__(
-        self,
-        prediction: Prediction = "epsilon",
-        min_snr_gamma: float | None = None,
-        num_timesteps: int = NUM_TIMESTEPS,
+        self, prediction: Prediction = "epsilon", min_snr_gamma: float | None = None
     ) -> None:
         self.prediction = prediction
-        self.num_timesteps = num_timesteps
-        self.betas = torch.linspace(BETA_START, BETA_END, num_timesteps, dtype=torch.float64)
+        self.betas = torch.linspace(BETA_START, BETA_END, NUM_TIMESTEPS, dtype=torch.float64)
         ab = torch.cumprod(1 - self.betas, 0)
         previous = torch.cat([torch.ones(1, dtype=torch.float64), ab[:-1]])
         posterior = self.betas * (1 - previous) / (1 - ab)
