@@ -49,3 +49,14 @@ def test_every_import_is_a_declared_dependency() -> None:
 
 def test_ci_runs_make_test() -> None:
     assert "\nmake test\n" in (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib came with Python 3.11")
+def test_the_citation_is_of_this_version() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == project["version"]
+    assert citation["license"] == project["license"]
+    assert all(work["authors"] and work["title"] for work in citation["references"])
