@@ -20,8 +20,6 @@ from vision.config.schema import EvaluationConfig, Sampler
 from vision.errors import run_tool
 from vision.registry import METRICS
 
-SPLITS = ("train", "validation", "test")
-
 
 def main() -> None:
     formatter = argparse.RawDescriptionHelpFormatter
@@ -31,8 +29,9 @@ def main() -> None:
     add("--real", required=True, metavar="IMAGES", help="real images")
     add("--fake", required=True, metavar="IMAGES", help="generated images")
     add("overrides", nargs="*", metavar="key=value", help="settings of a data config")
-    add("--split", default="train", choices=SPLITS, help="split of a data config (default: train)")
-    add("--fake-split", choices=SPLITS, help="split of --fake, if not that of --real")
+    split = add("--split", choices=["train", "validation", "test"], default="train")
+    split.help = "split of a data config (default: train)"
+    add("--fake-split", choices=split.choices, help="split of --fake, if not that of --real")
     add("--extractor", default="inception", help="inception (default), dinov2, timm:NAME, run:PATH")
     add("--weights", metavar="FILE", help="weights of the extractor (default: fetched once)")
     add("--metrics", default="fid", help=f"some of {','.join(METRICS.names())} (default: fid)")

@@ -25,7 +25,7 @@ class FeatureStatistics:
     """What is known of the features of a set of images; None: not gathered.
 
     `settings` says how the features were computed; None where a file does not say. `groups`: the
-    sums that `moments` are of, by jackknife groups.
+    sums that `moments` are of, by groups for a jackknife.
     """
 
     settings: dict[str, Any] | None

@@ -70,7 +70,7 @@ def extract_statistics(
         spatial_moments=spatial.moments if spatial is not None else None,
         features=found.get("features"),
         predictions=found.get("predictions"),
-        groups=found["moments"],
+        groups=found["moments"] if groups > 1 else None,
         seconds=time.perf_counter() - start,
     )
 

@@ -20,7 +20,7 @@ class FrechetInceptionDistance(GenerativeMetric):
         assert a is not None and b is not None
         reference = FrechetReference(a.mean, a.cov)
         values = {"fid": reference.distance(b.mean, b.cov)}
-        if groups is not None and len(groups.counts) > 1 and groups.counts.min() >= 2:
+        if groups is not None and groups.counts.min() >= 2:
             values["fid_error"] = jackknife_error(
                 [reference.distance(rest.mean, rest.cov) for rest in groups.leave_one_out()]
             )
