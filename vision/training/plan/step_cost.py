@@ -156,7 +156,8 @@ def use_fused_kernels(model: nn.Module) -> None:
     for norm in model.modules():
         if isinstance(norm, SeeDNorm) and norm.backend != "eager" and not norm.dropout:
             p = (norm.alpha, norm.beta, norm.gamma, norm.num_heads, norm.eps)
-            norm.normalize_promoted = lambda x, p=p: ops.seednorm(x, *p, backend="triton")  # type: ignore[method-assign, misc]
+            kernel: Any = lambda x, p=p: ops.seednorm(x, *p, backend="triton")  # noqa: E731
+            norm.normalize_promoted = kernel  # type: ignore[method-assign]
 
 
 def _count_nodes(loss: Tensor) -> int:

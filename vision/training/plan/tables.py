@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -56,8 +55,6 @@ def plan_text(planner: Planner, devices: Iterable[int], shown: int) -> str:
     forward, backward = (f / 1e9 / layout.images for f in (cost.forward_flops, cost.backward_flops))
     total, epochs = config.trainer.batch_size_total, config.trainer.epochs
     like = " (taken for ImageNet-1k)" if planner.images == IMAGENET[0] else ""
-    parts = ("FSDP" if layout.sharded else "DDP", "compile", "checkpointing")
-    used = (True, layout.compiled, layout.checkpointing)
     rows, refused = [], []
     for count in devices:
         try:
@@ -75,7 +72,8 @@ def plan_text(planner: Planner, devices: Iterable[int], shown: int) -> str:
         f"trained; norm {config.norm.name}",
         f"work    {forward:.2f} GFLOP forward and {backward:.2f} backward per image, "
         f"{(forward + backward) * total / 1e3:,.1f} TFLOP per step",
-        f"setup   {', '.join([layout.precision, *itertools.compress(parts, used)])}; GB per GPU "
+        f"setup   {layout.precision}, {'FSDP' if layout.sharded else 'DDP'}"
+        f"{', compile' * layout.compiled}{', checkpointing' * layout.checkpointing}; GB per GPU "
         f"include {value('reserve') / 1e9:g} of reserve, of {value('memory') / 1e9:g}",
         "",
         table(PLAN_COLUMNS, rows),
@@ -160,7 +158,7 @@ def published_row(row: Sequence[str]) -> list[str]:
 
 def hardware_rows() -> list[list[str]]:
     """The numbers that everything is computed from."""
-    return [[c.meaning, f"{c.value:g}", c.unit, c.source] for c in CONSTANTS.values()]
+    return [[meaning, f"{n:g}", unit, source] for n, unit, source, meaning in CONSTANTS.values()]
 
 
 def renew(name: str, old: str) -> str:
