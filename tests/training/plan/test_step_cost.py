@@ -96,7 +96,6 @@ def test_the_seednorm_kernel_keeps_less_than_the_formula(counted: Counted) -> No
     # the formula keeps two more tensors of x's size for each norm
     assert formula.kept - kernel.kept >= 2 * norms * TOKENS * WIDTH * 4 * IMAGES
     assert kernel.backward_flops == formula.backward_flops
-    assert kernel.operations < 0.8 * formula.operations
 
 
 def test_the_peak_of_a_step_is_what_the_plan_says_of_its_activations(

@@ -16,8 +16,7 @@ CONSTANTS = {
     "network_reached": (0.8, "of peak", "assumed", "NVLink and network bandwidth reached"),
     "traffic": (4.5, "B", "assumed", "memory traffic per byte kept for the backward"),
     "traffic_autocast": (7, "B", "assumed", "the same with autocast, which adds copies"),
-    "operation": (10e-6, "s", "assumed", "least time per operation, with its backward"),
-    "compiled": (0.5, "", "assumed", "factor of torch.compile on the last three"),
+    "traffic_compiled": (0.5, "", "assumed", "factor of torch.compile on this traffic"),
     "reserve": (2e9, "B", "assumed", "CUDA context, workspaces, fragmentation"),
 }
 

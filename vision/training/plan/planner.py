@@ -165,14 +165,12 @@ class Planner:
 
 
 def _compute(cost: StepCost, layout: Layout) -> float:
-    """Seconds of a micro-batch: matrix products and memory traffic, or launching operations."""
-    factor = value("compiled") if layout.compiled else 1
+    """Seconds of a micro-batch: matrix products and memory traffic."""
     rate = value("tf32" if layout.precision == "32-true" else "bf16") * value("flops_reached")
     bandwidth = value("bandwidth") * value("memory_reached")
-    products = (cost.forward_flops + cost.backward_flops) / rate
     traffic = value("traffic_autocast" if "mixed" in layout.precision else "traffic") * cost.kept
-    seconds = products + factor * traffic / bandwidth
-    seconds = max(seconds, factor * value("operation") * cost.operations)
+    traffic *= value("traffic_compiled") if layout.compiled else 1
+    seconds = (cost.forward_flops + cost.backward_flops) / rate + traffic / bandwidth
     return seconds * 4 / 3 if layout.checkpointing else seconds  # the forward is a third of it
 
 

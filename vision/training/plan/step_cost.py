@@ -55,7 +55,6 @@ class StepCost:
     backward_flops: int
     kept: int  # bytes kept for the backward
     kept_checkpointed: float  # inputs of all blocks, and what an average block keeps
-    operations: int  # nodes of the autograd graph
 
 
 def count_step(config: Config, classes: int, precision: str, images: int) -> StepCost:
@@ -94,7 +93,6 @@ def count_step(config: Config, classes: int, precision: str, images: int) -> Ste
             block.register_forward_pre_hook(enter_block)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), forward:
             loss = compute_loss(config, model, images, _AUTOCAST.get(precision))
-        operations = _count_nodes(loss)
         with backward:
             loss.backward()
     tensors = [*model.parameters(), *model.buffers()]
@@ -109,7 +107,6 @@ def count_step(config: Config, classes: int, precision: str, images: int) -> Ste
         backward_flops=backward.get_total_flops(),
         kept=kept_bytes,
         kept_checkpointed=input_bytes + kept_bytes / max(len(blocks), 1),
-        operations=operations,
     )
 
 
@@ -158,14 +155,3 @@ def use_fused_kernels(model: nn.Module) -> None:
             p = (norm.alpha, norm.beta, norm.gamma, norm.num_heads, norm.eps)
             kernel: Any = lambda x, p=p: ops.seednorm(x, *p, backend="triton")  # noqa: E731
             norm.normalize_promoted = kernel  # type: ignore[method-assign]
-
-
-def _count_nodes(loss: Tensor) -> int:
-    seen: set[Any] = set()
-    waiting = [loss.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            waiting += [before for before, _ in node.next_functions]
-    return len(seen)
