@@ -1,7 +1,8 @@
-"""Runs many calls of the tools in one process: `calls.py parse|run FILE`.
+"""Runs many calls of the tools in one process: `calls.py parse|check|run FILE`.
 
 FILE holds a list of [tool, argument, ...] as JSON; printed is a list of [exit code, output].
-`parse` stops a tool where it has parsed its arguments.
+`parse` stops a tool where it has parsed its arguments. `check` makes all checks that come before a
+training and gives its directory instead.
 """
 
 import argparse
@@ -12,6 +13,10 @@ import runpy
 import sys
 from pathlib import Path
 from typing import Any
+
+from vision.training.build import check_build
+from vision.training.check import load_checked
+from vision.training.run_directory import run_directory
 
 
 def stop_after(name: str) -> None:
@@ -37,8 +42,19 @@ def answer(call: list[str]) -> tuple[object, str]:
     return code or 0, output.getvalue()
 
 
+def check(call: list[str]) -> tuple[object, str]:
+    """0 and the run's directory of a call of tools/train.py, 2 and the error of a wrong one."""
+    try:
+        config = load_checked([word for word in call[1:] if not word.startswith("--")]).config
+        check_build(config)
+    except (ValueError, FileNotFoundError) as error:
+        return 2, str(error)
+    return 0, str(run_directory(config))
+
+
 mode, file = sys.argv[1:]
 if mode == "parse":
     stop_after("parse_args")
     stop_after("parse_intermixed_args")
-print(json.dumps([answer(call) for call in json.loads(Path(file).read_text())]))
+work = check if mode == "check" else answer
+print(json.dumps([work(call) for call in json.loads(Path(file).read_text())]))
