@@ -18,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from vision.config.load import to_yaml
 from vision.errors import run_tool
 from vision.training.check import load_checked
 from vision.training.run_directory import check_run
@@ -36,28 +37,21 @@ def main() -> None:
     parser.add_argument("--plan", action="store_true", help="estimate memory and time, and stop")
     parser.add_argument("--images", type=int, help="of the training split, for --plan")
     arguments = parser.parse_intermixed_args()
+    loaded = load_checked([arguments.config, *arguments.more], data=not arguments.plan)
+    if arguments.print_config:
+        print(to_yaml(loaded.config), end="")
+        return
+    # what is imported below takes seconds (torch, timm, Lightning)
     if arguments.plan:
         from vision.training.plan.tables import plan_run
 
-        print(plan_run([arguments.config, *arguments.more], arguments.images))
+        print(plan_run(loaded, arguments.images))
         return
-    loaded = load_checked([arguments.config, *arguments.more])
-    if arguments.print_config:
-        from vision.config.load import to_yaml
+    with loaded.located():
+        check_run(loaded.config, arguments.resume)
+        from vision.training.train import train
 
-        print(to_yaml(loaded.config), end="")
-        return
-
-    try:
-        check_run(loaded.config, arguments.resume)  # before the imports below take their seconds
-    except ValueError as error:
-        raise loaded.locate(error) from None
-    from vision.training.train import train  # imports torch, timm and Lightning: seconds
-
-    try:
-        summary = train(loaded.config, resume=arguments.resume)
-    except (ValueError, FileNotFoundError) as error:
-        raise loaded.locate(error) from error
+        summary = train(loaded.config, arguments.resume)
     print("\n".join(f"{k:<16} {v:.4g}" for k, v in summary["metrics"].items() if "test/" in k))
 
 

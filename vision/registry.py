@@ -88,3 +88,4 @@ TASKS: Registry[Any] = Registry(
     "task", "vision.tasks", support=("base", "finite", "optimizer", "sharding")
 )
 METRICS: Registry[Any] = Registry("metric", "vision.metrics.generative", support=())
+CALLBACKS: Registry[Any] = Registry("task", "vision.training.task_callbacks", support=())

@@ -22,10 +22,8 @@ def refusal(*overrides: str) -> str:
 
 def load_and_build(*arguments: str) -> None:
     loaded = load_checked(arguments)
-    try:
+    with loaded.located():
         check_build(loaded.config)
-    except (ValueError, FileNotFoundError) as error:
-        raise loaded.locate(error) from None
 
 
 def check(config: Config) -> None:
@@ -89,10 +87,22 @@ def test_recipes_take_each_norm(recipe: str, tmp_path: Path) -> None:
         assert config.name == f"{recipe}_{config.norm.name}"
 
 
-def test_checks_import_no_torch() -> None:
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("seed=1", ""),
+        ("norm.name=sednorm", "no such norm; did you mean 'seednorm'"),
+        ("task=clasify", "no such task; did you mean 'classify'"),
+        ("optim.lr=-1", "expected more than 0"),
+    ],
+)
+def test_looking_imports_no_torch(override: str, expected: str) -> None:
     code = (
-        "import sys; from vision.training.check import load_checked; "
-        "load_checked(['configs/vit_b.yaml', 'configs/norm/dyt.yaml']);"
+        "import sys\n"
+        "from vision.training.check import load_checked\n"
+        f"try: load_checked(['configs/vit_b.yaml', 'configs/norm/dyt.yaml', {override!r}])\n"
+        f"except ValueError as error: assert {expected!r} in str(error)\n"
+        f"else: assert not {expected!r}\n"
         "heavy = {'torch', 'timm', 'pytorch_lightning', 'numpy'} & set(sys.modules); "
         "sys.exit(str(heavy) if heavy else 0)"
     )

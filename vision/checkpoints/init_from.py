@@ -8,7 +8,7 @@ from typing import Any
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from vision.checkpoints.mae_formats import with_encoder_prefix, without_decoder
+from vision.checkpoints.mae_names import with_encoder_prefix, without_decoder
 from vision.checkpoints.read import find_checkpoint, read_checkpoint, state_dict_of
 from vision.norms import norm_parameters
 

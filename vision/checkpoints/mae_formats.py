@@ -8,9 +8,8 @@ from typing import Any
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from vision.checkpoints.mae_names import with_encoder_prefix
 from vision.models.mae import MAE
-
-_DECODER = ("decoder_", "mask_token")
 
 
 def from_official(
@@ -79,21 +78,3 @@ def _official_vit(
         mlp_ratio=len(state["blocks.0.mlp.fc1.weight"]) / dim,
         qkv_bias="blocks.0.attn.qkv.bias" in state,
     )
-
-
-def with_encoder_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Published names changed to those of `MAE`; names of `MAE` stay."""
-    kept = (*_DECODER, "encoder.")
-    return {k if k.startswith(kept) else f"encoder.{k}": v for k, v in state.items()}
-
-
-def without_decoder(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The encoder of an `MAE`, or of a published one, under timm's names; and the names left out.
-
-    Any other state dict is returned as it is.
-    """
-    if "decoder_embed.weight" not in state:
-        return state, ()
-    dropped = tuple(k for k in state if k.startswith(_DECODER))
-    rest = {k: v for k, v in state.items() if not k.startswith(_DECODER)}
-    return {k.removeprefix("encoder."): v for k, v in rest.items()}, dropped

@@ -11,6 +11,7 @@ import os
 import re
 import typing
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,16 @@ class LoadedConfig:
                 place = next(filter(None, places), None)  # None: the default of the schema
                 return ConfigError(f"{place}: {error}" if place else str(error))
         return ConfigError(str(error))
+
+    @contextmanager
+    def located(self) -> Iterator[None]:
+        """Inside, a ValueError or FileNotFoundError becomes a ConfigError that names its place."""
+        try:
+            yield
+        except ConfigError:
+            raise
+        except (ValueError, FileNotFoundError) as error:
+            raise self.locate(error) from error
 
 
 def load_config(

@@ -12,17 +12,18 @@ from vision.datasets.check import check_data
 from vision.training.devices import check_trainer
 
 
-def load_checked(arguments: Sequence[str]) -> LoadedConfig:
+def load_checked(arguments: Sequence[str], data: bool = True) -> LoadedConfig:
     """The configuration meant by `CONFIG.yaml [OVERLAY.yaml ...] [key=value ...]`, checked.
 
-    Raises ConfigError with the place of the key at fault. Imports no torch: whether the model can
-    be built is known to `vision.training.build.check_build`.
+    `data` false leaves out where the data is, as a plan does without it. Raises ConfigError with
+    the place of the key at fault. Imports no torch: whether the model can be built is known to
+    `vision.training.build.check_build`.
     """
     loaded = load_config(*split_arguments(arguments))
-    try:
-        check_config(loaded.config)
-    except (ValueError, FileNotFoundError) as error:
-        raise loaded.locate(error) from None
+    with loaded.located():
+        check_settings(loaded.config)
+        if data:
+            check_data(loaded.config.data)
     return loaded
 
 

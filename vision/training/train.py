@@ -11,8 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar, Timer
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
@@ -28,16 +27,11 @@ from vision.models.classifier import count_parameters
 from vision.registry import TASKS
 from vision.tasks.base import VisionTask
 from vision.training.build import check_build
-from vision.training.callbacks.by_task import task_callbacks
-from vision.training.callbacks.checkpoint import LastCheckpoint, WholeCheckpointIO
-from vision.training.callbacks.diagnostics import NormDiagnostics
 from vision.training.callbacks.metrics_csv import MetricsCSV
-from vision.training.callbacks.progress import DataWait, EpochLine, Throughput
-from vision.training.callbacks.seeding import StepSeeding
 from vision.training.curves import plot_curves
 from vision.training.loggers import open_loggers
 from vision.training.run_directory import check_run, open_run, read_summary, record_start
-from vision.training.strategies import launched_by, make_strategy
+from vision.training.trainer import make_trainer
 
 # exit code after SIGTERM or, under SLURM, SIGUSR1: all is saved, start again (EX_TEMPFAIL of
 # sysexits.h)
@@ -64,12 +58,7 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
     timer = Timer()
     table = MetricsCSV(folder / "metrics.csv", step)
     loggers = [table, *open_loggers(config, folder, step)]
-    callbacks = [
-        timer,
-        *task_callbacks(config, folder),
-        *_diagnostics(config, folder, step),
-    ]
-    trainer = make_trainer(task, folder, callbacks, accumulate, loggers)
+    trainer = make_trainer(task, folder, [timer], accumulate, loggers, step)
     _announce(task, data, trainer, step)
     if trainer.is_global_zero:
         record_start(folder, environment_record(), step)
@@ -171,63 +160,6 @@ def _announce(
         _say(f"resume  from step {step}")
 
 
-def make_trainer(
-    task: VisionTask,
-    folder: Path,
-    extra: list[pl.Callback],
-    accumulate: int,
-    loggers: list[Logger],
-) -> pl.Trainer:
-    """Lightning's Trainer with this project's callbacks and `extra`, writing into `folder`."""
-    config = task.config
-    options = config.trainer
-    monitor, mode = task.monitor
-    best = ModelCheckpoint(
-        dirpath=folder,
-        filename="best",
-        monitor=monitor,
-        mode=mode,
-        save_weights_only=True,
-        enable_version_counter=False,
-    )
-    callbacks: list[pl.Callback] = [
-        StepSeeding(config.seed),
-        Throughput(options.log_every_n_steps),
-        DataWait(options.log_every_n_steps),
-        EpochLine((*task.shown, "train/images_per_sec", "data/skipped")),
-        *extra,
-        best,
-        LastCheckpoint(
-            folder / "last.ckpt",
-            options.checkpoint_every_n_steps,
-            options.checkpoint_every_n_minutes,
-        ),
-    ]
-    if options.progress_bar:
-        callbacks.append(RichProgressBar())
-    return pl.Trainer(
-        default_root_dir=folder,
-        accelerator=options.accelerator,
-        devices=options.devices,
-        num_nodes=options.num_nodes,
-        strategy=make_strategy(options),
-        precision=resolve_precision(options.precision),  # type: ignore[arg-type]
-        max_epochs=options.epochs,
-        accumulate_grad_batches=accumulate,
-        gradient_clip_val=config.optim.clip_grad,
-        check_val_every_n_epoch=options.val_every_n_epochs,
-        log_every_n_steps=options.log_every_n_steps,
-        logger=loggers,
-        callbacks=callbacks,
-        plugins=[WholeCheckpointIO(), *launched_by()],
-        inference_mode=options.strategy != "fsdp",  # its buffers are trained with afterwards
-        enable_progress_bar=options.progress_bar,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-    )
-
-
 def _lost(trainer: pl.Trainer, folder: Path, error: RuntimeError) -> str:
     """The last words of a process that cannot go on, most often because another one is gone."""
     return (
@@ -235,14 +167,6 @@ def _lost(trainer: pl.Trainer, folder: Path, error: RuntimeError) -> str:
         f"{trainer.global_step} ({first_line(error)}). If another process was lost, start the job "
         f"again with --resume: it continues {folder} from its last checkpoint"
     )
-
-
-def resolve_precision(precision: str) -> str:
-    """`auto`: bf16 autocast where CUDA has it in hardware, float32 elsewhere."""
-    if precision != "auto":
-        return precision
-    fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16-mixed" if fast else "32-true"
 
 
 def _peak_memory(trainer: pl.Trainer) -> int:
@@ -258,13 +182,6 @@ def _final_metrics(table: MetricsCSV) -> dict[str, float]:
     last = {key: value for _, row in sorted(table.rows.items()) for key, value in row.items()}
     kept = ("val/", "test/", "data/")
     return {k: v for k, v in last.items() if k.startswith(kept) or k == "train/loss"}
-
-
-def _diagnostics(config: Config, folder: Path, resume_step: int | None) -> list[pl.Callback]:
-    every = config.trainer.diagnostics_every_n_steps
-    if every is None:
-        return []
-    return [NormDiagnostics(folder / "diagnostics.csv", every, resume_step)]
 
 
 @rank_zero_only

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from vision.config import load_config
 from vision.errors import ConfigError
 from vision.training.plan.tables import (
     RECIPES,
@@ -85,4 +86,4 @@ def test_the_document_holds_the_hardware_and_the_sum_of_all_hours(rows: list[lis
 
 def test_plan_of_unknown_data_names_the_key() -> None:
     with pytest.raises(ConfigError, match=r"data\.name = 'wds'.*--images NUMBER"):
-        plan_run([str(ROOT / "configs/vit_ti.yaml"), "data.name=wds"])
+        plan_run(load_config([ROOT / "configs/vit_ti.yaml"], ["data.name=wds"]))

@@ -11,9 +11,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from vision.config import load_config
-from vision.config.load import split_arguments
-from vision.training.check import check_settings
+from vision.config import LoadedConfig, load_config
 from vision.training.plan.hardware import CONSTANTS, value
 from vision.training.plan.planner import IMAGENET, Planner, TrainingPlan
 
@@ -28,21 +26,17 @@ _CONFIGS = Path(__file__).parents[3] / "configs"
 RECIPES = sorted(path.stem for path in (_CONFIGS / "recipes").glob("imagenet_*.yaml"))
 
 
-def plan_run(arguments: Sequence[str], images: int | None = None) -> str:
-    """The plan of `CONFIG.yaml [OVERLAY.yaml ...] [key=value ...]` as text.
+def plan_run(loaded: LoadedConfig, images: int | None = None) -> str:
+    """The plan of a configuration as text.
 
     Of the data only its name matters; `images` is the size of the training split where that is
     not known. Raises ConfigError.
     """
-    loaded = load_config(*split_arguments(arguments))
     trainer = loaded.config.trainer
     own = trainer.devices * trainer.num_nodes
-    try:
-        check_settings(loaded.config)
+    with loaded.located():
         planner = Planner(loaded.config, images)
         return plan_text(planner, sorted({1, 8, 64, own}), own if own > 1 else 8)
-    except (ValueError, FileNotFoundError) as error:
-        raise loaded.locate(error) from None
 
 
 def plan_text(planner: Planner, devices: Iterable[int], shown: int) -> str:

@@ -1,0 +1,102 @@
+"""Lightning's Trainer as a configuration asks for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
+from pytorch_lightning.loggers import Logger
+
+from vision.config import Config
+from vision.registry import CALLBACKS
+from vision.tasks.base import VisionTask
+from vision.training.callbacks.checkpoint import LastCheckpoint, WholeCheckpointIO
+from vision.training.callbacks.diagnostics import NormDiagnostics
+from vision.training.callbacks.progress import DataWait, EpochLine, Throughput
+from vision.training.callbacks.seeding import StepSeeding
+from vision.training.strategies import launched_by, make_strategy
+
+
+def make_trainer(
+    task: VisionTask,
+    folder: Path,
+    extra: list[pl.Callback],
+    accumulate: int,
+    loggers: list[Logger],
+    resume_step: int | None,
+) -> pl.Trainer:
+    """Lightning's Trainer, writing into `folder`, with `extra` and the callbacks that the
+    configuration asks for. A run that continues does so from `resume_step`."""
+    config = task.config
+    options = config.trainer
+    monitor, mode = task.monitor
+    best = ModelCheckpoint(
+        dirpath=folder,
+        filename="best",
+        monitor=monitor,
+        mode=mode,
+        save_weights_only=True,
+        enable_version_counter=False,
+    )
+    callbacks: list[pl.Callback] = [
+        StepSeeding(config.seed),
+        Throughput(options.log_every_n_steps),
+        DataWait(options.log_every_n_steps),
+        EpochLine((*task.shown, "train/images_per_sec", "data/skipped")),
+        *extra,
+        *_task_callbacks(config, folder),
+        *_diagnostics(config, folder, resume_step),
+        best,
+        LastCheckpoint(
+            folder / "last.ckpt",
+            options.checkpoint_every_n_steps,
+            options.checkpoint_every_n_minutes,
+        ),
+    ]
+    if options.progress_bar:
+        callbacks.append(RichProgressBar())
+    return pl.Trainer(
+        default_root_dir=folder,
+        accelerator=options.accelerator,
+        devices=options.devices,
+        num_nodes=options.num_nodes,
+        strategy=make_strategy(options),
+        precision=resolve_precision(options.precision),  # type: ignore[arg-type]
+        max_epochs=options.epochs,
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=config.optim.clip_grad,
+        check_val_every_n_epoch=options.val_every_n_epochs,
+        log_every_n_steps=options.log_every_n_steps,
+        logger=loggers,
+        callbacks=callbacks,
+        plugins=[WholeCheckpointIO(), *launched_by()],
+        inference_mode=options.strategy != "fsdp",  # its buffers are trained with afterwards
+        enable_progress_bar=options.progress_bar,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+
+
+def resolve_precision(precision: str) -> str:
+    """`auto`: bf16 autocast where CUDA has it in hardware, float32 elsewhere."""
+    if precision != "auto":
+        return precision
+    fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if fast else "32-true"
+
+
+def _task_callbacks(config: Config, folder: Path) -> list[pl.Callback]:
+    """What `config.task` does beside its training; a task may also define `configure_callbacks`."""
+    if config.task not in CALLBACKS.names():
+        return []
+    return CALLBACKS.get(config.task)(config, folder)
+
+
+def _diagnostics(config: Config, folder: Path, resume_step: int | None) -> list[pl.Callback]:
+    every = config.trainer.diagnostics_every_n_steps
+    if every is None:
+        return []
+    return [NormDiagnostics(folder / "diagnostics.csv", every, resume_step)]
