@@ -17,7 +17,7 @@ from vision.benchmark.data import (
 )
 from vision.config.schema import DataConfig
 from vision.datasets.datamodule import ImageDataModule
-from vision.datasets.readers import read_image
+from vision.datasets.reader import read_image
 from vision.seeding import preserved, seed_globals
 
 

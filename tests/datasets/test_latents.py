@@ -14,8 +14,7 @@ from vision.config import Config
 from vision.config.schema import DataConfig
 from vision.datasets.check import check_data
 from vision.datasets.datamodule import ImageDataModule
-from vision.datasets.latent_dataset import LatentDataset
-from vision.datasets.latents import LatentReader
+from vision.datasets.latents import LatentDataset, LatentReader
 from vision.datasets.sampler import Draw
 from vision.diffusion.encode_latents import encode_latents
 

@@ -33,7 +33,7 @@ from vision.benchmark.timing import Work, alternate
 from vision.config.schema import AugmentConfig, DataConfig
 from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.dataset import ImageDataset, Sample
-from vision.datasets.readers import read_image
+from vision.datasets.reader import read_image
 from vision.datasets.sampler import Draw
 from vision.datasets.transforms import training_options
 from vision.seeding import derive_seed, preserved

@@ -13,11 +13,11 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from vision.config.schema import DataConfig
 from vision.datasets.check import check_data
-from vision.datasets.dataset import ImageDataset, Sample, collate
+from vision.datasets.dataset import ImageDataset, ResumableLoader, Sample, collate
 from vision.datasets.image_files import image_mode
-from vision.datasets.latent_dataset import LatentDataset
-from vision.datasets.loader import ResumableLoader
-from vision.datasets.readers import Reader, open_reader
+from vision.datasets.latents import LatentDataset
+from vision.datasets.reader import Reader
+from vision.datasets.readers import open_reader
 from vision.datasets.sampler import (
     Draw,
     EvalSampler,
@@ -27,8 +27,8 @@ from vision.datasets.sampler import (
     steps_per_epoch,
 )
 from vision.datasets.splits import config_splits, split_key
-from vision.datasets.subset import RelabelledReader, SubsetReader, choose_fraction
-from vision.datasets.transforms import Transform, eval_transform, train_transform
+from vision.datasets.transforms import eval_transform, train_transform
+from vision.datasets.views import ReaderView, choose_fraction
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -56,10 +56,10 @@ class ImageDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         check_data(config)
-        # latents are what a VAE made of an image: nothing is left to transform
-        encoded = config.name == "latents"
-        self._train_transform = None if encoded else train_transform(config)
-        self._eval_transform = None if encoded else eval_transform(config)
+        # made here, so that an unknown augmentation is reported before data is read; latents
+        # are what a VAE made of transformed images
+        transforms = () if config.name == "latents" else (train_transform, eval_transform)
+        self._transforms = [make(config) for make in transforms]
         self.config = config
         self.seed = seed
         self.batch_size_total = batch_size_total
@@ -79,17 +79,17 @@ class ImageDataModule(pl.LightningDataModule):
         """Open all splits, whatever the stage: the classes are those of the train split."""
         if self._readers:
             return
-        readers = {split: open_reader(self.config, split) for split in config_splits(self.config)}
-        names = self._class_names or readers[self.config.train_split].class_names
+        config = self.config
+        readers = {split: open_reader(config, split) for split in config_splits(config)}
+        names = self._class_names or readers[config.train_split].class_names
         for split, reader in readers.items():
-            readers[split] = _with_classes(self.config, split, reader, names)
+            readers[split] = _with_classes(config, split, reader, names)
         self._readers = readers
         self._check_labels()
-        if self.config.train_fraction < 1:
-            train = readers[self.config.train_split]
-            readers[self.config.train_split] = SubsetReader(
-                train, choose_fraction(train, self.config.train_fraction, self.seed)
-            )
+        if config.train_fraction < 1:
+            train = readers[config.train_split]
+            chosen = choose_fraction(train, config.train_fraction, self.seed)
+            readers[config.train_split] = ReaderView(train, chosen)
 
     @property
     def num_classes(self) -> int:
@@ -120,11 +120,10 @@ class ImageDataModule(pl.LightningDataModule):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps in one epoch.
+        """Optimizer steps in one epoch. Raises ValueError where the images do not fill one batch.
 
-        Lightning's `estimated_stepping_batches` starts the loader's workers to find out, before a
-        resumed trainer knows how far it had come, so they would begin at the wrong batch.
-        Raises ValueError where the images do not fill one batch.
+        (Lightning's `estimated_stepping_batches` would start the loader's workers to find out,
+        before a resumed trainer knows its progress, so they would begin at the wrong batch.)
         """
         return steps_per_epoch(self.sizes[self.config.train_split], self.batch_size_total)
 
@@ -133,16 +132,15 @@ class ImageDataModule(pl.LightningDataModule):
         config = self.config
         where = "scikit-learn" if config.name == "digits" else config.root
         counts = " / ".join(f"{count} {split}" for split, count in self.sizes.items())
-        size = getattr(self._reader(config.train_split), "image_size", None)
+        size = self._reader(config.train_split).image_size
         shape = f"{size[0]}x{size[1]}x{config.in_chans}" if size else "various sizes"
         title = f"{config.name} ({where})" if where else config.name
         return f"{title}: {counts} images of {shape}, {self.num_classes} classes"
 
     def train_dataloader(self) -> ResumableLoader:
-        """Loader for the rest of the epoch in which the trainer stands."""
+        """Loader for the rest of the epoch that the trainer is in."""
         rank, world_size = self._rank_and_world()
-        _, accumulate = self._split(world_size)
-        dataset = self._dataset(self.config.train_split, self._train_transform, training=True)
+        dataset = self._dataset(self.config.train_split, training=True)
         sampler: Sampler[Any] = GlobalBatchSampler(
             len(dataset),
             self.batch_size_total,
@@ -150,10 +148,10 @@ class ImageDataModule(pl.LightningDataModule):
             batches_done=self._batches_done,
             rank=rank,
             world_size=world_size,
-            accumulate=accumulate,
-            shard_sizes=_shard_sizes(dataset.reader),
+            accumulate=self._split(world_size)[1],
+            shard_sizes=dataset.reader.shard_sizes,
         )
-        if _shard_sizes(dataset.reader) is not None:
+        if dataset.reader.shard_sizes is not None:
             sampler = ReadAheadSampler(sampler, dataset.reader)
         return ResumableLoader(dataset, batch_sampler=sampler, **self._loader_options())
 
@@ -175,31 +173,36 @@ class ImageDataModule(pl.LightningDataModule):
 
     def ordered_loader(self, split: str, indices: range) -> DataLoader[Sample]:
         """Loader for some images of a split, in order, as for evaluation."""
-        dataset = self._dataset(split, self._eval_transform, training=False)
         draws = [Draw(0, index) for index in indices]
-        options = {**self._loader_options(), "persistent_workers": False}
-        return DataLoader(dataset, **_in_order(dataset, draws, self.batch_size_total), **options)
+        return self._in_order(split, draws, self.batch_size_total, persistent_workers=False)
 
     def _eval_dataloader(self, split: str) -> DataLoader[Sample]:
         rank, world_size = self._rank_and_world()
-        dataset = self._dataset(split, self._eval_transform, training=False)
-        batch_size = self.eval_batch_size or self._split(world_size)[0]
-        sampler = EvalSampler(len(dataset), rank, world_size)
-        order = _in_order(dataset, sampler, batch_size)
-        return DataLoader(dataset, **order, **self._loader_options())
+        sampler = EvalSampler(len(self._reader(split)), rank, world_size)
+        return self._in_order(split, sampler, self.eval_batch_size or self._split(world_size)[0])
 
-    def _dataset(
-        self, split: str, transform: Transform | None, training: bool
-    ) -> ImageDataset | LatentDataset:
-        if transform is None:
-            hflip = self.config.augment.hflip if training else 0.0
-            return LatentDataset(self._reader(split), self.seed, hflip)
+    def _in_order(
+        self, split: str, draws: Iterable[Draw], batch_size: int, **options: Any
+    ) -> DataLoader[Sample]:
+        """Loader for evaluation of all `draws`; the last batch may be smaller."""
+        dataset = self._dataset(split, training=False)
+        options = {**self._loader_options(), **options}
+        if dataset.reader.shard_sizes is None:
+            return DataLoader(dataset, sampler=draws, batch_size=batch_size, **options)
+        batches: Sampler[Any] = BatchSampler(draws, batch_size, drop_last=False)  # type: ignore[arg-type]
+        ahead = ReadAheadSampler(batches, dataset.reader)
+        return DataLoader(dataset, batch_sampler=ahead, **options)
+
+    def _dataset(self, split: str, training: bool) -> ImageDataset | LatentDataset:
+        reader, config = self._reader(split), self.config
+        if config.name == "latents":
+            return LatentDataset(reader, self.seed, config.augment.hflip if training else 0.0)
         return ImageDataset(
-            self._reader(split),
-            transform,
+            reader,
+            self._transforms[0 if training else 1],
             seed=self.seed,
-            mode=image_mode(self.config.in_chans),
-            on_corrupt=self.config.on_corrupt,
+            mode=image_mode(config.in_chans),
+            on_corrupt=config.on_corrupt,
             replace_corrupt=training,
         )
 
@@ -207,12 +210,12 @@ class ImageDataModule(pl.LightningDataModule):
         size = self.config.img_size
         workers = self.config.num_workers
         return {
-            # workers run torch on one thread each: DataLoader sets that by itself
+            # DataLoader sets one torch thread per worker by itself
             "num_workers": workers,
             "persistent_workers": workers > 0,
             "pin_memory": torch.cuda.is_available(),
             "collate_fn": functools.partial(collate, shape=(self.config.in_chans, size, size)),
-            # else each pass over a loader draws from the global generator of the model
+            # without it each pass over a loader draws from the global generator
             "generator": torch.Generator(),
             "worker_init_fn": None if self.trainer is None else _leave_signals,
         }
@@ -255,23 +258,9 @@ class ImageDataModule(pl.LightningDataModule):
 
 
 def _leave_signals(worker: int) -> None:
-    """A scheduler that stops a job tells every process; the one that trains ends its workers."""
+    """Ignore a scheduler's signals, which every process gets: the training process stops us."""
     for kind in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(kind, signal.SIG_IGN)
-
-
-def _shard_sizes(reader: Reader) -> list[int] | None:
-    return getattr(reader, "shard_sizes", None)
-
-
-def _in_order(
-    dataset: ImageDataset | LatentDataset, draws: Iterable[Draw], batch_size: int
-) -> dict[str, Any]:
-    """A loader's options for `draws`, none left out."""
-    if _shard_sizes(dataset.reader) is None:
-        return {"sampler": draws, "batch_size": batch_size}
-    batches: Sampler[Any] = BatchSampler(draws, batch_size, drop_last=False)  # type: ignore[arg-type]
-    return {"batch_sampler": ReadAheadSampler(batches, dataset.reader)}
 
 
 def _with_classes(
@@ -286,4 +275,4 @@ def _with_classes(
             f"has not ({', '.join(unknown[:5])}{', ...' if len(unknown) > 5 else ''}); expected "
             "the same class folders or names in all splits"
         )
-    return RelabelledReader(reader, names)
+    return ReaderView(reader, class_names=names)

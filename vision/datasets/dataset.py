@@ -1,23 +1,25 @@
-"""From a draw to a tensor: open, decode, augment; and what happens to images that are broken."""
+"""From draws to a batch of tensors: decode, augment, collate; and what broken images do."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from vision.datasets.image_files import Mode
-from vision.datasets.readers import Reader, read_image
+from vision.datasets.reader import Reader, read_image
 from vision.datasets.sampler import Draw
 from vision.datasets.transforms import Transform
 from vision.errors import CorruptImageError
 from vision.seeding import preserved, seed_globals
 
-_MOST_IN_A_ROW = 1000  # unreadable images before the whole data set counts as unreadable
+_MAX_IN_A_ROW = 1000  # unreadable images before the whole data set counts as unreadable
 
 
 class Sample(NamedTuple):
@@ -26,7 +28,7 @@ class Sample(NamedTuple):
     image: Tensor | None  # [C, H, W]
     target: int
     index: int  # type: ignore[assignment]  # hides tuple.index
-    skipped: int  # unreadable images met on the way
+    skipped: int  # unreadable images passed on the way to this one
 
 
 class Batch(NamedTuple):
@@ -38,30 +40,22 @@ class Batch(NamedTuple):
     skipped: Tensor  # [] int64
 
 
+@dataclass(eq=False)
 class ImageDataset(Dataset[Sample]):
-    """Decoded, augmented images. All random choices follow from (seed, epoch, index).
+    """Decoded, augmented images. All random choices depend on (seed, epoch, index) only.
 
     With on_corrupt "stop" an unreadable image raises `CorruptImageError`. With "skip" it is
     replaced by the next readable one if `replace_corrupt` (training: batches stay full), else
     left out (evaluation). A data set without any readable image raises in both cases.
     """
 
-    def __init__(
-        self,
-        reader: Reader,
-        transform: Transform,
-        seed: int,
-        mode: Mode = "RGB",
-        on_corrupt: Literal["stop", "skip"] = "stop",
-        replace_corrupt: bool = False,
-    ) -> None:
-        self.reader = reader
-        self.transform = transform
-        self.seed = seed
-        self.mode = mode
-        self.on_corrupt = on_corrupt
-        self.replace_corrupt = replace_corrupt
-        self._any_readable = False
+    reader: Reader
+    transform: Transform
+    seed: int
+    mode: Mode = "RGB"
+    on_corrupt: Literal["stop", "skip"] = "stop"
+    replace_corrupt: bool = False
+    _any_readable: bool = field(default=False, init=False)
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -70,9 +64,14 @@ class ImageDataset(Dataset[Sample]):
         return self.__getitems__([draw])[0]
 
     def __getitems__(self, draws: Sequence[Draw]) -> list[Sample]:
-        """What the loader asks for: a batch, so that the global states are saved once for it."""
+        """What the loader asks for: a batch, so that random states are saved once for it."""
         with preserved():  # timm's transforms draw from global generators
             return [self._load(draw) for draw in draws]
+
+    def augment(self, image: Image.Image, draw: Draw) -> Tensor:
+        """`image` transformed at random for this draw. Seeds the global generators."""
+        seed_globals(self.seed, "image", draw.epoch, draw.index)
+        return self.transform(image)
 
     def _load(self, draw: Draw) -> Sample:
         index, skipped = draw.index, 0
@@ -82,21 +81,19 @@ class ImageDataset(Dataset[Sample]):
             if self.on_corrupt == "stop":
                 raise
             if not self.replace_corrupt:
-                self._need_any_readable(index, error)
+                if not self._any_readable:
+                    self._next_readable(index, error)
+                    self._any_readable = True
                 return Sample(None, -1, index, 1)
             image, target, index, skipped = self._next_readable(index, error)
         self._any_readable = True
         return Sample(self.augment(image, draw), target, index, skipped)
 
-    def augment(self, image: Image.Image, draw: Draw) -> Tensor:
-        """The transform of `image`, as seed, epoch and index draw it. Sets the global seeds."""
-        seed_globals(self.seed, "image", draw.epoch, draw.index)
-        return self.transform(image)
-
     def _next_readable(
         self, index: int, error: CorruptImageError
     ) -> tuple[Image.Image, int, int, int]:
-        most = min(len(self), _MOST_IN_A_ROW)
+        """(image, class, its index, unreadable images before it)."""
+        most = min(len(self), _MAX_IN_A_ROW)
         for skipped in range(1, most):
             other = (index + skipped) % len(self)
             try:
@@ -109,14 +106,9 @@ class ImageDataset(Dataset[Sample]):
             "and the files"
         )
 
-    def _need_any_readable(self, index: int, error: CorruptImageError) -> None:
-        if not self._any_readable:
-            self._next_readable(index, error)
-            self._any_readable = True
-
 
 def collate(samples: Sequence[Sample], shape: tuple[int, int, int]) -> Batch:
-    """Stack what could be read; `shape` [C, H, W] is that of a batch that lost all its images."""
+    """Stack the readable images; `shape` [C, H, W] is that of a batch that lost all of them."""
     kept = [sample for sample in samples if sample.image is not None]
     # default_collate stacks into shared memory when it runs in a worker
     images = default_collate([s.image for s in kept]) if kept else torch.empty(0, *shape)
@@ -126,3 +118,30 @@ def collate(samples: Sequence[Sample], shape: tuple[int, int, int]) -> Batch:
         indices=torch.tensor([s.index for s in kept], dtype=torch.int64),
         skipped=torch.tensor(sum(s.skipped for s in samples), dtype=torch.int64),
     )
+
+
+class ResumableLoader(DataLoader[Sample]):
+    """Yields `Batch`es and measures the time spent waiting for them.
+
+    Lightning warns on resuming unless a loader has `state_dict` and `load_state_dict`; there is
+    no state, because `GlobalBatchSampler` finds its place by itself.
+    """
+
+    waited = 0.0  # seconds, over all epochs
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        batches = super().__iter__()
+        while True:
+            start = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - start
+            if batch is None:
+                return
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to load."""

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits as a reader: a data set that every machine has."""
+"""scikit-learn's handwritten digits: a data set that every machine has."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from vision.datasets.reader import Reader
 from vision.datasets.splits import canonical
 
-_SIZES = {"train": 1257, "validation": 180, "test": 360}
-_SPLIT_SEED = 0
 
-
-class DigitsReader:
+class DigitsReader(Reader):
     """One split of the 1797 grey 8x8 images; values 0..16 are scaled to 0..255.
 
     The split is the same for every run, whatever its seed: scikit-learn's `train_test_split`,
@@ -22,13 +20,17 @@ class DigitsReader:
     """
 
     def __init__(self, split: str) -> None:
-        self.split = canonical(split)
         digits = load_digits()
-        indices = np.arange(len(digits.target))
-        rest, test = _stratified(indices, digits.target, _SIZES["test"])
-        train, validation = _stratified(rest, digits.target, _SIZES["validation"])
-        chosen = {"train": train, "validation": validation, "test": test}[self.split]
-        self.source_indices = np.sort(chosen)
+        parts = {}
+        parts["train"] = np.arange(len(digits.target))
+        for name, size in (("test", 360), ("validation", 180)):
+            parts["train"], parts[name] = train_test_split(
+                parts["train"],
+                test_size=size,
+                stratify=digits.target[parts["train"]],
+                random_state=0,
+            )
+        self.source_indices = np.sort(parts[canonical(split)])
         pixels = np.rint(digits.images[self.source_indices] * 255 / 16)
         self.images = pixels.astype(np.uint8)  # [N, 8, 8]
         self.labels: list[int] = digits.target[self.source_indices].tolist()
@@ -36,21 +38,12 @@ class DigitsReader:
         self.image_size = (8, 8)
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         """(grey image, class)."""
         return Image.fromarray(self.images[index]), self.labels[index]
 
     def filename(self, index: int) -> str:
-        """Where the image stands in scikit-learn's data."""
+        """Where the image is in scikit-learn's data."""
         return f"load_digits().images[{self.source_indices[index]}]"
-
-
-def _stratified(
-    indices: np.ndarray, labels: np.ndarray, held_out: int
-) -> tuple[np.ndarray, np.ndarray]:
-    kept, taken = train_test_split(
-        indices, test_size=held_out, stratify=labels[indices], random_state=_SPLIT_SEED
-    )
-    return kept, taken

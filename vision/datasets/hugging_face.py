@@ -1,7 +1,8 @@
-"""Hugging Face data sets: what loading them as a whole and streaming them have in common."""
+"""Hugging Face data sets: reading a whole one, and what that shares with streaming one."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -9,48 +10,48 @@ from typing import IO, Any, TypeVar
 import numpy as np
 
 from vision.config.schema import DataConfig
+from vision.datasets.reader import Reader
 from vision.datasets.splits import no_split, synonyms
 
 T = TypeVar("T")
 
 
-class HuggingFaceReader:
-    """A Hugging Face data set with an image and a class column (timm's ReaderHfds).
+class HuggingFaceReader(Reader):
+    """A Hugging Face data set with an image and a class column, prepared in `data.root`.
 
     `name` is a data set of the hub or a local folder (of parquet files, or an imagefolder).
     """
 
     def __init__(self, config: DataConfig, name: str, split: str) -> None:
-        # `datasets` is an optional package
-        import datasets
-        from timm.data.readers.reader_hfds import ReaderHfds
+        import datasets  # optional package
 
         name = expand(name)
-
-        def open_split(candidate: str) -> Any:
-            return datasets.load_dataset(name, split=candidate, cache_dir=config.root)
-
-        found, data = find_split(config, name, split, open_split)
-        image, label = columns(config, data)
-        self._name = f"{config.name}[{found}]"
-        self._reader = ReaderHfds(
-            name, root=config.root, split=found, input_key=image, target_key=label
+        found, data = open_split(
+            config,
+            name,
+            split,
+            lambda found: datasets.load_dataset(name, split=found, cache_dir=config.root),
         )
-        self.class_names: list[str] | None = list(self._reader.class_to_idx) or None
-        stored = self._reader.dataset.with_format("numpy")[label][:]
-        self.labels: list[int] | None = class_numbers(config, label, stored)
+        self._image, self._label = columns(config, data)
+        self._name = f"{config.name}[{found}]"
+        self.class_names = class_names(data, self._label)
+        stored = data.with_format("numpy")[self._label][:]
+        self.labels = class_numbers(config, self._label, stored)
+        self._data = data.cast_column(self._image, datasets.Image(decode=False))
 
     def __len__(self) -> int:
-        return len(self._reader)
+        return len(self._data)
 
     def __getitem__(self, index: int) -> tuple[IO[bytes], int]:
         """(encoded image, class)."""
-        image, label = self._reader[index]
-        return image, int(label)
+        row = self._data[index]
+        image = row[self._image]
+        file = io.BytesIO(image["bytes"]) if image["bytes"] else open(image["path"], "rb")  # noqa: SIM115
+        return file, int(row[self._label])
 
     def filename(self, index: int) -> str:
         """Data set, row, and the path that the data set keeps for it, if any."""
-        path = self._reader.filename(index)
+        path = self._data[index][self._image]["path"]
         return f"{self._name} row {index}" + (f" ({path})" if path else "")
 
 
@@ -59,36 +60,29 @@ def expand(name: str) -> str:
     return str(Path(name).expanduser()) if name.startswith("~") else name
 
 
-def find_split(
-    config: DataConfig, name: str, split: str, open_split: Callable[[str], T]
+def open_split(
+    config: DataConfig, name: str, split: str, load: Callable[[str], T]
 ) -> tuple[str, T]:
-    """(the name that `split` has in data set `name`, what `open_split` returned for it).
+    """(the name that `split` has in data set `name`, what `load` returned for that name).
 
     Raises FileNotFoundError where there is no such data set or split.
     """
     import datasets
 
-    reason, splits = "", None
-    for candidate in synonyms(split):
-        try:
-            return candidate, open_split(candidate)
-        except ValueError as error:
-            reason = " ".join(str(error).split())
-            if "nknown split" not in reason and "Bad split" not in reason:
-                break
-            splits = reason.rpartition("one of " if "one of " in reason else "splits: ")[2]
-        except (OSError, datasets.exceptions.DatasetsError) as error:
-            reason = " ".join(str(error).split())
-            break
-    if splits is not None:
-        listed = splits.strip(" .[]").replace("'", "")
-        raise FileNotFoundError(no_split(config, split, [listed], "a split of the data set"))
-    kind = config.name.partition("/")[0]
-    raise FileNotFoundError(
-        f"data.name = {config.name!r}: Hugging Face datasets cannot load {name!r} ({reason}); "
-        f"expected {kind}/ORGANISATION/NAME of the hub, or {kind}/FOLDER with parquet files or "
-        "images"
-    )
+    try:
+        splits = datasets.get_dataset_split_names(name, cache_dir=config.root)
+        # "train[:10%]" and "train+test" are names that the library understands
+        composed = [split] if set(split) & set("[+") else []
+        for found in [*(same for same in synonyms(split) if same in splits), *composed]:
+            return found, load(found)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        kind, reason = config.name.partition("/")[0], " ".join(str(error).split())
+        raise FileNotFoundError(
+            f"data.name = {config.name!r}: Hugging Face datasets cannot load {name!r} ({reason}); "
+            f"expected {kind}/ORGANISATION/NAME of the hub, or {kind}/FOLDER with parquet files or "
+            "images"
+        ) from error
+    raise FileNotFoundError(no_split(config, split, splits, "a split of the data set"))
 
 
 def columns(config: DataConfig, data: Any) -> tuple[str, str]:
@@ -96,6 +90,11 @@ def columns(config: DataConfig, data: Any) -> tuple[str, str]:
     features = dict(data.features or {})
     image = _column(config, features, ("image",), "Image")
     return image, _column(config, features, ("label", "cls"), "ClassLabel")
+
+
+def class_names(data: Any, label: str) -> list[str] | None:
+    """The names of the classes, where column `label` is a ClassLabel."""
+    return list(getattr(data.features[label], "names", None) or []) or None
 
 
 def class_numbers(config: DataConfig, label: str, stored: Any) -> list[int]:

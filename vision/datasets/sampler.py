@@ -1,4 +1,4 @@
-"""Which image goes into which batch: a function of seed and progress, not of workers or ranks."""
+"""Which image goes into which batch: depends on seed and progress, not on workers or ranks."""
 
 from __future__ import annotations
 
@@ -6,70 +6,62 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import IO, Any, NamedTuple, TypeVar
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from vision.datasets.reader import Item, Reader
 from vision.seeding import derive_seed
 
 BLOCK = 256  # rows of a shard that are read together and shuffled among themselves
-_MOST_LANES = 32  # places of such data that a batch is drawn from
-_READ_AHEAD = 2  # batches, beside those that wait for a worker
+_MAX_LANES = 32  # places in the shards that a batch is drawn from
+_READ_AHEAD = 2  # batches, besides those that wait for a worker
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 
 class Draw(NamedTuple):
-    """One image to load: its index, and the epoch that its augmentation follows from."""
+    """One image to load: its index, and the epoch that its augmentation depends on."""
 
     epoch: int
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs
-    item: tuple[IO[bytes], int] | None = None  # (encoded image, class) where it was read ahead
+    index: int  # type: ignore[assignment]  # hides tuple.index
+    item: Item | None = None  # (encoded image, class) where it was read ahead
 
 
+@dataclass(eq=False)
 class GlobalBatchSampler(Sampler[list[Draw]]):
-    """Batches of training draws that continue where the run stands.
+    """Batches of training draws that continue at the step that the run has reached.
 
     Each epoch is a permutation of all images, cut into optimizer batches of `batch_size_total`
     (an incomplete last one is left out); each of these into `accumulate` micro-batches, and each
     of these into `world_size` slices. Batch s holds the same images for any such split.
 
-    `batches_done` tells how many micro-batches this rank has trained in the whole run; iterating
-    yields the rest of the epoch that it falls into, so nobody has to set an epoch.
-
-    `shard_sizes`: images are best read in the order of shards of these sizes (`shard_order`);
-    None: in any order.
+    Iterating yields the rest of the epoch that `batches_done` falls into: nobody has to set an
+    epoch.
     """
 
-    def __init__(
-        self,
-        length: int,
-        batch_size_total: int,
-        *,
-        seed: int,
-        batches_done: Callable[[], int],
-        rank: int = 0,
-        world_size: int = 1,
-        accumulate: int = 1,
-        shard_sizes: Sequence[int] | None = None,
-    ) -> None:
-        if batch_size_total % (world_size * accumulate):
+    length: int
+    batch_size_total: int
+    _: KW_ONLY
+    seed: int
+    batches_done: Callable[[], int]  # micro-batches that this rank has trained in the whole run
+    rank: int = 0
+    world_size: int = 1
+    accumulate: int = 1
+    shard_sizes: Sequence[int] | None = None  # set: draw nearly in the order of these shards
+
+    def __post_init__(self) -> None:
+        if self.batch_size_total % (self.world_size * self.accumulate):
             raise ValueError(
-                f"trainer.batch_size_total = {batch_size_total}: does not divide into "
-                f"{world_size} devices x {accumulate} accumulated batches; see split_batch"
+                f"trainer.batch_size_total = {self.batch_size_total}: does not divide into "
+                f"{self.world_size} devices x {self.accumulate} accumulated batches; see "
+                "split_batch"
             )
-        self.steps = steps_per_epoch(length, batch_size_total)
-        self.length = length
-        self.batch_size_total = batch_size_total
-        self.seed = seed
-        self.batches_done = batches_done
-        self.rank = rank
-        self.world_size = world_size
-        self.accumulate = accumulate
-        self.shard_sizes = shard_sizes
+        self.steps = steps_per_epoch(self.length, self.batch_size_total)
 
     def __len__(self) -> int:
         """Micro-batches per epoch and rank."""
@@ -85,7 +77,7 @@ class GlobalBatchSampler(Sampler[list[Draw]]):
         size = self.batch_size_total // (self.world_size * self.accumulate)
         for batch in range(offset, len(self)):
             # (batch * world_size) counts slices of all ranks from the start of the epoch; as
-            # accumulate of these rows make one optimizer batch, the rows of it lie side by side
+            # accumulate of these rows make one optimizer batch, its rows are consecutive
             start = (batch * self.world_size + self.rank) * size
             yield [Draw(epoch, index) for index in order[start : start + size].tolist()]
 
@@ -95,10 +87,10 @@ def shard_order(
 ) -> Tensor:
     """Indices for full batches, [steps * batch_size_total]: random, but nearly in reading order.
 
-    Shards follow each other in random order, and so do the rows within each block of `BLOCK` rows.
-    This sequence is cut into up to 32 lanes of equal length, which are read side by side: each
-    gives the same number of neighbouring rows to every batch, always in the same place of it. So
-    one of several ranks reads whole lanes, if their number divides that of the lanes.
+    Shards follow each other in random order, and the rows within each block of `BLOCK` rows are
+    shuffled. This sequence is cut into up to 32 lanes of equal length, which are read side by side:
+    every batch has the same number of neighbouring rows from each lane, always in the same place.
+    So each of several ranks reads whole lanes, if the number of ranks divides that of the lanes.
     """
     ends = list(itertools.accumulate(shard_sizes))
     blocks: list[Tensor] = []
@@ -107,15 +99,15 @@ def shard_order(
         for block in rows.split(BLOCK):
             blocks.append(block[torch.randperm(len(block), generator=generator)])
     steps = ends[-1] // batch_size_total
-    lanes = max(n for n in range(1, _MOST_LANES + 1) if batch_size_total % n == 0)
+    lanes = max(n for n in range(1, _MAX_LANES + 1) if batch_size_total % n == 0)
     sequence = torch.cat(blocks)[: steps * batch_size_total]
     return sequence.view(lanes, steps, -1).transpose(0, 1).reshape(-1)
 
 
 class EvalSampler(Sampler[Draw]):
-    """Every index once over all ranks: each takes its part of all, in order; nothing is padded.
+    """Every index once over all ranks: each rank has a range of them; nothing is padded.
 
-    Ranks may differ by one image, so what is gathered from them has to be sums, not means.
+    Ranks may differ by one image, so gather sums from them, not means.
     """
 
     def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:
@@ -128,6 +120,7 @@ class EvalSampler(Sampler[Draw]):
         return (Draw(0, index) for index in self.indices)
 
 
+@dataclass(eq=False)
 class ReadAheadSampler(Sampler[list[Draw]]):
     """The batches of another sampler with their images, which one thread reads a little ahead.
 
@@ -136,9 +129,8 @@ class ReadAheadSampler(Sampler[list[Draw]]):
     and batches do not depend on the number of workers.
     """
 
-    def __init__(self, batches: Sampler[Any], reader: Any) -> None:
-        self.batches = batches
-        self.reader = reader
+    batches: Sampler[Any]
+    reader: Reader
 
     def __len__(self) -> int:
         return len(self.batches)  # type: ignore[arg-type]
@@ -166,11 +158,11 @@ def ahead(work: Callable[[_In], _Out], items: Iterable[_In], number: int) -> Ite
 
 
 def steps_per_epoch(length: int, batch_size_total: int) -> int:
-    """Full optimizer batches in `length` images. Raises ValueError where there is none."""
+    """Full optimizer batches in `length` images. Raises ValueError where there are none."""
     if length < batch_size_total:
         raise ValueError(
             f"trainer.batch_size_total = {batch_size_total}: the train split has only {length} "
-            f"images, not one full batch; set trainer.batch_size_total to {length} or less"
+            f"images, less than one batch; set trainer.batch_size_total to {length} or less"
         )
     return length // batch_size_total
 

@@ -13,11 +13,12 @@ import numpy as np
 
 from vision.datasets.image_files import IMG_EXTENSIONS
 from vision.datasets.index_cache import Arrays, cached_index
+from vision.datasets.reader import Reader
 
 _LABEL = ".cls"
 
 
-class WebDatasetReader:
+class WebDatasetReader(Reader):
     """The images of local, uncompressed shards, by index.
 
     Shards are indexed once, by reading their headers and labels; the index of a large set is kept
@@ -46,7 +47,7 @@ class WebDatasetReader:
             )
         names = [shards[0].parent / "classes.txt", shards[0].parent.parent / "classes.txt"]
         found = [path.read_text("utf-8").splitlines() for path in names if path.is_file()]
-        self.class_names: list[str] | None = found[0] if found else None
+        self.class_names = found[0] if found else None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from vision.datasets.loader import ResumableLoader
+from vision.datasets.dataset import ResumableLoader
 from vision.training.callbacks.metrics_csv import MetricsCSV, read_metrics
 from vision.training.callbacks.progress import DataWait
 

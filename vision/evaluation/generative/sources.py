@@ -22,7 +22,8 @@ from vision.config import load_config
 from vision.config.schema import DataConfig
 from vision.datasets.check import check_data
 from vision.datasets.image_files import IMG_EXTENSIONS, list_images, read_file
-from vision.datasets.readers import Reader, open_reader, read_image
+from vision.datasets.reader import Reader, read_image
+from vision.datasets.readers import open_reader
 from vision.diffusion.generate import Sampling, generate
 
 

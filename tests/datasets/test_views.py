@@ -5,7 +5,7 @@ from collections import Counter
 from vision.config.schema import DataConfig
 from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.digits import DigitsReader
-from vision.datasets.subset import SubsetReader, choose_fraction
+from vision.datasets.views import ReaderView, choose_fraction
 
 
 def digits_config(fraction: float) -> DataConfig:
@@ -49,7 +49,7 @@ def test_the_data_module_trains_on_the_share_and_judges_on_everything() -> None:
     assert data.sizes == {"train": 120, "validation": 180, "test": 360}
     assert data.steps_per_epoch == 5
     reader = DigitsReader("train")
-    subset = SubsetReader(reader, choose_fraction(reader, 0.1, seed=3))
+    subset = ReaderView(reader, choose_fraction(reader, 0.1, seed=3))
     batch = next(iter(data.train_dataloader()))
     for index, target in zip(batch.indices.tolist(), batch.targets.tolist(), strict=True):
         assert subset.labels[index] == target

@@ -1,4 +1,4 @@
-"""Hugging Face data sets read as a stream: row after row of each shard, never all on this disk."""
+"""Hugging Face data sets read as a stream: each shard row by row, without a copy on this disk."""
 
 from __future__ import annotations
 
@@ -13,43 +13,51 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vision.config.schema import DataConfig
-from vision.datasets.hugging_face import class_numbers, columns, expand, find_split
+from vision.datasets.hugging_face import (
+    class_names,
+    class_numbers,
+    columns,
+    expand,
+    open_split,
+)
 from vision.datasets.index_cache import Arrays, cached_index
+from vision.datasets.reader import Reader
 from vision.datasets.sampler import BLOCK
 
-_MOST_CURSORS = 64  # places read from at a time; each holds a block and what is read ahead
+_MAX_CURSORS = 64  # places read from at a time; each holds a block and what is read ahead
+
+_Rows = dict[int, tuple[Any, Any]]  # row in the shard -> (image, class)
 
 
 class _Cursor(NamedTuple):
-    """A place in a shard: the rows of one block that nobody has taken, and what comes behind."""
+    """A place in a shard: the rows of one block that are not taken yet, and the blocks after."""
 
-    rows: dict[int, tuple[Any, Any]]  # row in the shard -> (image, class)
-    behind: Iterator[dict[int, tuple[Any, Any]]]
+    rows: _Rows
+    following: Iterator[_Rows]
 
 
-class HuggingFaceStream:
-    """A reader of `datasets`' streams (`load_dataset(..., streaming=True)`), by index.
+class HuggingFaceStream(Reader):
+    """The images of `datasets`' streams (`load_dataset(..., streaming=True)`), by index.
 
-    A stream can be entered anywhere in a shard, but only by reading what lies before: any index is
-    right, and those that follow each other within a block of `BLOCK` rows, and block after block,
-    are fast. `GlobalBatchSampler` draws in such an order where it is told `shard_sizes`.
+    Reading can start anywhere in a shard, but has to pass all rows before that place. So any index
+    works, but only rows of one block of `BLOCK` rows, and then of the next block, are fast.
+    `GlobalBatchSampler` draws in such an order where it knows the `shard_sizes`.
 
-    How many rows a shard has, and their classes, is found by reading the class column once.
+    The sizes of the shards and the classes are found by reading the class column once.
     Raises ValueError or FileNotFoundError with key, value, what was expected and a fix.
     """
 
     def __init__(self, config: DataConfig, name: str, split: str) -> None:
         name = expand(name)
-        found, (builder, data) = find_split(
-            config, name, split, lambda candidate: _open(config, name, candidate)
+        found, (builder, data) = open_split(
+            config, name, split, lambda found: _open(config, name, found)
         )
         self._image, self._label = columns(config, data)
         self._name = f"{config.name}[{found}]"
-        names = getattr(data.features[self._label], "names", None)
-        self.class_names: list[str] | None = list(names) if names else None
+        self.class_names = class_names(data, self._label)
         self._data = data.decode(False)
         index = self._index(config, builder, name, found)
-        self.labels: list[int] | None = index["labels"].tolist()
+        self.labels = index["labels"].tolist()
         self.shard_sizes: list[int] = index["shard_sizes"].tolist()
         self._ends = list(accumulate(self.shard_sizes))
         self._local = threading.local()
@@ -85,25 +93,27 @@ class HuggingFaceStream:
         return shard, index - self._ends[shard] + self.shard_sizes[shard]
 
     def _take(self, shard: int, row: int) -> tuple[Any, Any]:
-        # of the thread: two loaders of a split must not pull rows from under each other
+        # each thread has its own: two loaders of a split must not take each other's rows
         cursors: OrderedDict[tuple[int, int], _Cursor]
         cursors = self._local.__dict__.setdefault("cursors", OrderedDict())
         block = row // BLOCK
         cursor = cursors.pop((shard, block), None)
         if cursor is None or row not in cursor.rows:
             previous = cursors.pop((shard, block - 1), None)
-            behind = previous.behind if previous else self._blocks(shard, block)
-            cursor = _Cursor(next(behind, {}), behind)
+            following = previous.following if previous else self._blocks(shard, block)
+            cursor = _Cursor(next(following, {}), following)
         if row not in cursor.rows:
-            raise ValueError(f"{self._name} shard {shard} has no row {row} any more")
+            raise ValueError(
+                f"{self._name} shard {shard} has no row {row} any more; it has changed"
+            )
         item = cursor.rows.pop(row)
         if cursor.rows or (block + 1) * BLOCK < self.shard_sizes[shard]:
             cursors[shard, block] = cursor
-        if len(cursors) > _MOST_CURSORS:
+        if len(cursors) > _MAX_CURSORS:
             cursors.popitem(last=False)
         return item
 
-    def _blocks(self, shard: int, first: int) -> Iterator[dict[int, tuple[Any, Any]]]:
+    def _blocks(self, shard: int, first: int) -> Iterator[_Rows]:
         data = self._data.shard(num_shards=len(self.shard_sizes), index=shard)
         start = first * BLOCK
         for batch in (data.skip(start) if start else data).iter(BLOCK):
