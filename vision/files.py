@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written under another name, then renamed."""
+"""Files that are complete or absent: written under another name, then renamed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import Any
 
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; what is there in the end is renamed to `path`.
+    """A temporary path beside `path` to write to; the file is renamed to `path` at the end.
 
-    An error inside removes it and leaves `path` as it was. The name ends in ".tmp", so that nobody
-    takes it for a file of its kind: a writer that goes by the ending has to be told the format. It
+    An error inside removes the file and leaves `path` as it was. The name ends in ".tmp", so that
+    it is not taken for a finished file: tell the format to a writer that looks at the extension. It
     is never the same twice, so that several processes may write `path`.
     """
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")

@@ -9,7 +9,7 @@ from torchvision.utils import make_grid, save_image
 
 from vision.files import written
 
-_SMALLEST = 32  # pixels per image of a grid, so that a person can see it
+_SMALLEST = 32  # pixels per image of a grid, so that a person can see the image
 
 
 def enlarge(images: Tensor, least: int) -> Tensor:

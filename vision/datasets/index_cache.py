@@ -1,4 +1,4 @@
-"""What was found out about a large data set by reading through it, kept for the next start."""
+"""The index of a large data set, which takes a pass over it to make, kept for the next start."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Arrays = dict[str, np.ndarray]
 def cached_index(key: Any, build: Callable[[], Arrays]) -> Arrays:
     """`build()`, or what it returned for the same `key` at an earlier start.
 
-    `key` (JSON types) has to change when the data does. Files are in `vision/index` in the user's
-    cache folder; one that cannot be read is made again, and without a place to write none is kept.
-    The first axis of all arrays, none of which holds objects, is images, or less.
+    `key` (JSON types) has to change when the data changes. Files are in `vision/index` in the
+    user's cache folder; an unreadable one is made again, and none is kept where writing fails.
+    No array may hold objects or have more rows than there are images.
     """
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

@@ -1,4 +1,4 @@
-"""Where the splits of a data set lie, and which names mean the same. Imports no torch."""
+"""Where the splits of a data set are, and which names mean the same split. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from vision.config.schema import DataConfig
 
-# the only place that knows synonyms; "test" is no validation split: taking one for the other
-# must be the user's decision
+# the only place that knows synonyms; "test" does not mean validation: only the user may decide to
+# use the one for the other
 _SYNONYMS = (
     ("train", "training"),
     ("validation", "val", "valid", "eval", "evaluation"),
@@ -43,7 +43,7 @@ def config_splits(config: DataConfig) -> tuple[str, ...]:
 
 
 def no_split(config: DataConfig, split: str, found: Iterable[str], expected: str) -> str:
-    """The error message for a split that is not there."""
+    """The error message for a missing split."""
     key = split_key(config, split)
     names = list(found)
     listed = ", ".join(names[:8] + ["..."] * (len(names) > 8)) or "none"
