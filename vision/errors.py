@@ -29,7 +29,7 @@ class ConfigError(ValueError):
 
 
 class UnwritableError(OSError):
-    """A checkpoint that could not be written; what was saved before is intact."""
+    """A checkpoint that could not be written; the one before it is intact."""
 
 
 class CorruptImageError(RuntimeError):

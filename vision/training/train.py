@@ -103,7 +103,7 @@ def _resume_point(folder: Path) -> tuple[Path | None, int | None]:
         try:
             step = read_step(file)
         except ValueError as error:
-            _say(f"resume  passes over {error}")
+            _say(f"resume  skips {error}")
             damage = str(error)
             continue
         return file, step
