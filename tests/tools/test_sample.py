@@ -14,6 +14,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vision.checkpoints.read import find_checkpoint
+from vision.datasets.digits import DigitsReader
 from vision.diffusion.load_pipeline import load_pipeline
 from vision.diffusion.sample import sample_command
 from vision.evaluation.classifier import Classifier, load_classifier, recognized
@@ -151,8 +152,6 @@ def test_a_run_becomes_a_pipeline_that_can_be_saved(run: Path, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_a_classifier_recognizes_real_digits_and_no_others(trained: Path) -> None:
-    from vision.datasets.digits import DigitsReader
-
     classifier: Classifier = load_classifier(trained)
     digits = DigitsReader("test")
     images = torch.from_numpy(digits.images)[:, None]

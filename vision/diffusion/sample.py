@@ -49,18 +49,10 @@ def sample_command(
 ) -> SampleSettings | None:
     """What `tools/sample.py` does: load, sample, print a summary.
 
-    Args:
-        run: See `load_pipeline`.
-        out: Folder for the images.
-        classes: Numbers or names; None: all.
-        checkpoint: "last" or "best", of a run directory.
-        **settings: The other fields of `SampleSettings`.
-
-    Returns:
-        All settings in the process that finished the images, None in the others.
-
-    Raises:
-        ConfigError: for anything that the user can fix.
+    `run` and `checkpoint` are those of `load_pipeline`. Images of `classes` (numbers or names;
+    None: all) go to `out`. `settings` are the other fields of `SampleSettings`. Returns all
+    settings in the process that finished the images, None in the others. Raises ConfigError for
+    anything that the user can fix.
     """
     folder, count, batch_size = Path(out), settings["count"], settings["batch_size"]
     try:

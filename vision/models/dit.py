@@ -57,7 +57,7 @@ class LabelEmbedder(nn.Module):
         self.embedding_table = nn.Embedding(num_classes + 1, dim)
 
     def forward(self, labels: Tensor) -> Tensor:
-        """Embed `labels`, [B] int64 from 0 to num_classes."""
+        """Embed `labels` [B], int64 from 0 to num_classes."""
         return self.embedding_table(labels)
 
 
@@ -195,7 +195,7 @@ class DiT(ModelMixin, ConfigMixin):
 
 
 def dit_size(name: str) -> dict[str, int]:
-    """Arguments of `DiT` that its name stands for. Raises ValueError for a name that is none."""
+    """Arguments of `DiT` for a published size. Raises ValueError for an unknown name."""
     if name not in DIT_NAMES:
         raise ValueError(f"{name!r} is no DiT; valid: {', '.join(DIT_NAMES)}")
     _, size, patch = name.split("_")
@@ -209,7 +209,7 @@ def dit_size(name: str) -> dict[str, int]:
 
 
 def usual_heads(embed_dim: int) -> int | None:
-    """Heads of the published size of that width, None where there is none."""
+    """Number of heads of the published size with this width; None if there is none."""
     return {width: heads for _, width, heads in _SIZES.values()}.get(embed_dim)
 
 
