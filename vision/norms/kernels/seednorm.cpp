@@ -59,7 +59,7 @@ template <typename S, int bytes> struct Vector {
   typedef S unaligned __attribute__((vector_size(bytes), aligned(sizeof(S)), may_alias));
   static type load(const S* from) { return *reinterpret_cast<const unaligned*>(from); }
   static void store(S* to, type value) { *reinterpret_cast<unaligned*>(to) = value; }
-  static S sum(type v) {  // adds halves: adding one element at a time would take three times as long
+  static S sum(type v) {  // by halves: one element at a time would take three times as long
     for (int half = size / 2; half > 0; half /= 2)
       for (int k = 0; k < half; ++k) v[k] += v[k + half];
     return v[0];
@@ -238,9 +238,9 @@ void forward(const T* x, int64_t stride, T* y, S* rstd, S* s, const Parameters<S
   }
 }
 
-// `partial` is [chunks, 3, dim], `total` [3, dim]. A chunk is a fixed range of rows with sums of its
-// own, so the result depends neither on which thread takes it nor on the number of threads. A static
-// schedule gives a thread adjacent rows, so threads seldom touch the same new page.
+// `partial` is [chunks, 3, dim], `total` [3, dim]. A chunk is a fixed range of rows with sums of
+// its own, so the result depends neither on which thread takes it nor on the number of threads. A
+// static schedule gives a thread adjacent rows, so threads seldom touch the same new page.
 template <typename T, typename S>
 void backward(const T* x, int64_t x_stride, const T* dy, int64_t dy_stride, T* dx, const S* rstd,
               const S* s, const Parameters<S>& p, S* partial, S* total, int64_t rows,
