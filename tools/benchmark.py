@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""What norms cost in time and memory, and how fast images are loaded.
+"""Measure what norms cost in time and memory, and how fast images are loaded.
 
-Targets on a GPU, which nobody has measured yet: SeeDNorm by triton reaches 90 % of a copy's bytes
-per second and takes at most 1.05 times Liger's RMSNorm (norms --dtype bfloat16 --peer liger).
     OMP_NUM_THREADS=2 python tools/benchmark.py norms --json runs/norms.json
     OMP_NUM_THREADS=2 python tools/benchmark.py models --norms layernorm seednorm
     python tools/benchmark.py data --workers 4 --json runs/data.json
+
+Targets on a GPU, which nobody has measured yet: SeeDNorm by triton reaches 90 % of a copy's bytes
+per second and takes at most 1.05 times Liger's RMSNorm (norms --dtype bfloat16 --peer liger).
 """
 
 import argparse

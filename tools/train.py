@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Train a model: config files and overrides in, run directory out.
+"""Train a model from config files and overrides.
 
   python tools/train.py configs/vit_b_seednorm.yaml
   python tools/train.py configs/vit_ti.yaml configs/norm/dyt.yaml seed=1 name=dyt_seed1
   python tools/train.py configs/vit_b_seednorm.yaml configs/recipes/imagenet_vit_b.yaml \\
       data.root=/datasets/imagenet
 
-Later files and overrides win. The run goes to OUTPUT_DIR/NAME (runs/<name of the first config>):
+Later files and overrides win. The run goes to OUTPUT_DIR/NAME, by default runs/<first config>:
 resolved config, metrics.csv, TensorBoard log, last.ckpt, best.ckpt, curves.png, summary.json. An
 existing run is never overwritten: --resume continues it exactly where it was, even after a kill.
 --plan trains nothing: memory, step time and GPU hours on H100s, computed without data or GPU.
@@ -35,7 +35,7 @@ def main() -> None:
         "--print-config", action="store_true", help="show the resolved configuration and stop"
     )
     parser.add_argument("--plan", action="store_true", help="estimate memory and time, and stop")
-    parser.add_argument("--images", type=int, help="of the training split, for --plan")
+    parser.add_argument("--images", type=int, metavar="N", help="training images, for --plan")
     arguments = parser.parse_intermixed_args()
     loaded = load_checked([arguments.config, *arguments.more], data=not arguments.plan)
     if arguments.print_config:
