@@ -11,13 +11,13 @@ from vision.training.callbacks.metrics_csv import read_metrics
 
 
 def plot_curves(metrics: Path, target: Path, title: str, curves: dict[str, str]) -> None:
-    """Figures over optimizer steps, from a metrics.csv.
+    """Plot metrics over optimizer steps, from a metrics.csv.
 
-    `curves` maps the ending of the figures' names to the label of their axis; one panel each, the
-    losses on a logarithmic scale, none where nothing was logged.
+    `curves` maps the ending of metric names to the label of their axis; each gets a panel, unless
+    nothing was logged. Losses have a logarithmic axis.
     """
     rows = read_metrics(metrics)
-    # the test figures are single points at the end
+    # test metrics are single points at the end
     logged = {k for row in rows.values() for k in row if not k.startswith("test/")}
     panels = {e: names for e in curves if (names := sorted(k for k in logged if k.endswith(e)))}
     figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")

@@ -34,8 +34,8 @@ def check_trainer(config: Config) -> None:
         )
     if config.model.linear_probe:
         raise ValueError(
-            "model.linear_probe = true: its batch norm keeps figures of each process's own with "
-            "trainer.strategy=fsdp; use ddp, which has little to split there"
+            "model.linear_probe = true: its batch norm would keep separate statistics per rank "
+            "with trainer.strategy=fsdp; use ddp"
         )
     if trainer.precision not in ("auto", "32-true", "bf16-mixed"):
         raise ValueError(

@@ -6,7 +6,7 @@ metrics.csv        one row per logged step;  tensorboard/  the same for TensorBo
 last.ckpt          everything for an exact resume;  previous.ckpt  the one before it
 best.ckpt          weights of the best validation
 diagnostics.csv    what the norms do, where trainer.diagnostics_every_n_steps is set
-curves.png         loss and accuracy;  summary.json  final figures, written at the very end
+curves.png         loss and accuracy;  summary.json  final metrics, written at the very end
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from vision.config.load import leaf_keys
 from vision.files import write_json
 from vision.training.devices import check_launch
 
-# may differ between a run and its resumption: none of them changes what is computed (devices only
-# what each draws by itself: dropout, mixup)
+# keys that may change on resume: none changes the results, apart from the number of devices, each
+# of which draws its own dropout and mixup
 _FREE_KEYS = {
     "output_dir",
     "data.root",
@@ -51,7 +51,7 @@ def run_directory(config: Config) -> Path:
 
 
 def check_run(config: Config, resume: bool) -> None:
-    """Raise ValueError if the run cannot be started (or continued) without harm to what is there.
+    """Raise ValueError if the run cannot be started or resumed without damage to an existing one.
 
     It cannot if the directory holds a run and `resume` is false, or if the saved configuration
     differs in a key that changes results. Only the first process of a run looks: the others find
@@ -102,7 +102,7 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
 
 
 def _is_first_process() -> bool:
-    """By what launchers tell a process, since torch.distributed starts later."""
+    """Whether this is rank 0, by the launcher's variables: torch.distributed starts later."""
     ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
     return all(os.environ.get(name, "0") == "0" for name in ranks)
 

@@ -91,9 +91,9 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
 
 
 def _resume_point(folder: Path) -> tuple[Path | None, int | None]:
-    """The newest checkpoint that is whole, and its step; None twice for a run that starts.
+    """The newest undamaged checkpoint and its step; (None, None) for a new run.
 
-    Raises ValueError where there are checkpoints and none is whole: nothing is trained over them.
+    Raises ValueError if every checkpoint there is damaged, so that none is overwritten.
     """
     damage = ""
     for name in ("last.ckpt", "previous.ckpt"):
@@ -148,7 +148,7 @@ def open_data(config: Config) -> tuple[ImageDataModule, int]:
 def _announce(
     task: VisionTask, data: ImageDataModule, trainer: pl.Trainer, step: int | None
 ) -> None:
-    """Tell what is about to be trained, on what."""
+    """Print the data, model, norm and run directory."""
     config = task.config
     _say(f"data    {data.describe()}")
     if config.data.name == "digits":
@@ -161,7 +161,7 @@ def _announce(
 
 
 def _lost(trainer: pl.Trainer, folder: Path, error: RuntimeError) -> str:
-    """The last words of a process that cannot go on, most often because another one is gone."""
+    """The message of a process that cannot go on, mostly because another process ended."""
     return (
         f"error: process {trainer.global_rank} of {trainer.world_size} ends at step "
         f"{trainer.global_step} ({first_line(error)}). If another process was lost, start the job "
@@ -178,7 +178,7 @@ def _peak_memory(trainer: pl.Trainer) -> int:
 
 
 def _final_metrics(table: MetricsCSV) -> dict[str, float]:
-    """The last value of every figure that tells how the run ended."""
+    """The last value of every metric that tells how the run ended."""
     last = {key: value for _, row in sorted(table.rows.items()) for key, value in row.items()}
     kept = ("val/", "test/", "data/")
     return {k: v for k, v in last.items() if k.startswith(kept) or k == "train/loss"}
@@ -190,7 +190,7 @@ def _say(line: str) -> None:
 
 
 def _set_up_logging() -> None:
-    """Show what this package has to say (which kernel a norm uses), silence what is expected."""
+    """Show this package's messages (which kernel a norm uses); silence expected warnings."""
     own = logging.getLogger("vision")
     own.setLevel(logging.INFO)
     if not own.handlers:
@@ -199,12 +199,12 @@ def _set_up_logging() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for expected in (
         ".*does not have many workers.*",  # workers do not pay off on small images
-        ".*your dataloader is not resumable.*",  # its sampler asks the trainer where it was
+        ".*your dataloader is not resumable.*",  # its sampler takes its position from the trainer
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*smaller than the logging interval.*",
         ".*isinstance.treespec, LeafSpec.* is deprecated.*",  # Lightning's, of torch's
-        ".*in eval mode at the start of training.*",  # the average of the weights is, on purpose
-        ".*when logging on epoch level in distributed.*",  # figures are over all processes already
+        ".*in eval mode at the start of training.*",  # the averaged weights are, on purpose
+        ".*when logging on epoch level in distributed.*",  # metrics are reduced already
         ".*returned a view tensor.*",  # of a sharded MAE; nobody writes into it
     ):
         warnings.filterwarnings("ignore", expected)
