@@ -74,6 +74,7 @@ def test_a_saved_grid_is_read_back_unchanged(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         (GRID + "baseline: layernrm\n", "did you mean 'layernorm'"),
+        (GRID.replace("16,", "{a: " * 150 + "1" + "}" * 150 + ","), "nested too deeply"),
         (GRID.replace("init_from: base", "init_from: bas"), "did you mean 'base'"),
         (GRID.replace("[3, 5]", "[]"), "seeds is empty"),
         (GRID.replace("[3, 5]", "[a]"), "seeds"),

@@ -74,6 +74,8 @@ def load_compare(file: str | os.PathLike, overrides: Sequence[str] = ()) -> Comp
             merged = OmegaConf.merge(merged, source.tree)
         except OmegaConfBaseException as error:
             raise ConfigError(f"{source.label}: {error.full_key}: {first_line(error)}") from None
+        except RecursionError:
+            raise ConfigError(f"{source.label}: a value is nested too deeply") from None
         except TypeError:  # OmegaConf's, without the key
             raise ConfigError(
                 f"{source.label}: expected mappings at norms, tasks and each of them, and lists at "

@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from vision.config.read import Source, read_files, read_override, reject_resolvers
 from vision.config.schema import Config
 from vision.config.setting import fault
-from vision.errors import ConfigError, nearest
+from vision.errors import ConfigError, first_line, nearest
 from vision.files import written
 from vision.registry import NORMS
 
@@ -75,11 +75,12 @@ def load_config(
     try:
         config = _merge_all(loaded.sources)
     except OmegaConfBaseException as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise loaded.locate(ValueError(f"{error.full_key or 'config'}: {reason}")) from None
+        reason = f"{error.full_key or 'config'}: {first_line(error)}"
+        raise loaded.locate(ValueError(reason)) from None
     except (RecursionError, OverflowError) as error:
         raise ConfigError(
-            f"config: a value is nested too deeply, refers to itself or is too large ({error})"
+            "config: a value is nested too deeply, refers to itself or is too large "
+            f"({first_line(error)})"
         ) from None
     if files and not any("name" in source.tree for source in loaded.sources):
         stem, norm = Path(files[0]).stem, config.norm.name
