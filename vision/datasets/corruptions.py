@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as V
 
-from vision.seeding import derive_seed
+from vision.seeding import generator_for
 
 SEVERITIES = (1, 2, 3, 4, 5)
 _REFERENCE_SIZE = 224
@@ -116,7 +116,7 @@ def corrupt(image: Tensor, name: str, severity: int, seed: int, index: int) -> T
     (seed, name, severity, index) only.
     """
     operation, levels = _OPERATIONS[name]
-    generator = torch.Generator().manual_seed(derive_seed(seed, name, severity, index))
+    generator = generator_for(seed, name, severity, index)
     return to_bytes(operation(image, levels[severity - 1], generator)).float() / 255
 
 

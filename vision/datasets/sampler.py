@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from vision.datasets.reader import Item, Reader
-from vision.seeding import derive_seed
+from vision.seeding import generator_for
 
 BLOCK = 256  # rows of a shard that are read together and shuffled among themselves
 _MAX_LANES = 32  # places in the shards that a batch is drawn from
@@ -69,7 +69,7 @@ class GlobalBatchSampler(Sampler[list[Draw]]):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         epoch, offset = divmod(self.batches_done(), len(self))
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
+        generator = generator_for(self.seed, "order", epoch)
         if self.shard_sizes is None:
             order = torch.randperm(self.length, generator=generator)  # [length]
         else:

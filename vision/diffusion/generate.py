@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vision.config.schema import EvaluationConfig, Sampler
-from vision.seeding import derive_seed
+from vision.seeding import generator_for
 
 if TYPE_CHECKING:
     from vision.diffusion.pipeline import DiTPipeline
@@ -52,7 +52,7 @@ def generate(
     training = pipeline.transformer.training
     for start in range(0, len(indices), batch_size):
         generators = [
-            torch.Generator().manual_seed(derive_seed(sampling.seed, "sample", index))
+            generator_for(sampling.seed, "sample", index)
             for index in indices[start : start + batch_size]
         ]
         pipeline.transformer.eval()
