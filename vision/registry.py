@@ -82,7 +82,9 @@ def _path(given: Callable[..., Any]) -> str:
 
 
 NORMS: Registry[type[nn.Module]] = Registry(
-    "norm", "vision.norms", support=("registry", "base", "convert", "decay")
+    "norm",
+    "vision.norms",
+    support=("registry", "base", "convert", "decay", "tokens", "statistics"),
 )
 TASKS: Registry[Any] = Registry(
     "task", "vision.tasks", support=("base", "finite", "optimizer", "sharding")

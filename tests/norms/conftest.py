@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import runpy
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,8 +27,12 @@ TOLERANCES = {
 }
 
 
-# The formulas in plain arithmetic, sharing no code with the norms: x, [..., DIM], and parameters p
-# are in float64, o holds the norm's options. A norm without a formula fails test_formulas.py.
+# The formulas in plain arithmetic, sharing no code with the norms: x, [..., DIM], parameters and
+# buffers p are in float64, o holds the options. A formula is that of training; of a norm with
+# running averages it is the one of the first step after the state p. A norm without a formula fails
+# test_formulas.py. Longer ones are files of formulas/, named as the norm, that define
+# `formula(x, p, o)`, and where they differ from the defaults `evaluated(x, p, o)`, the formula of
+# evaluation, and OPTIONS.
 Formula = Callable[[Tensor, dict[str, Tensor], dict[str, Any]], Tensor]
 FORMULAS: dict[str, Formula] = {
     "dyt": lambda x, p, o: affine(torch.tanh(p["alpha"] * x), p),
@@ -38,6 +44,12 @@ FORMULAS: dict[str, Formula] = {
 }
 # options besides `affine` that a norm is tested with too
 OPTIONS: dict[str, dict[str, Any]] = {"seednorm": {"num_heads": 4}}
+EVALUATED: dict[str, Formula] = {}  # of norms that have another formula in evaluation
+for file in sorted(Path(__file__).with_name("formulas").glob("[!_]*.py")):
+    defined = runpy.run_path(str(file))
+    FORMULAS[file.stem] = defined["formula"]
+    OPTIONS |= {file.stem: defined["OPTIONS"]} if "OPTIONS" in defined else {}
+    EVALUATED |= {file.stem: defined["evaluated"]} if "evaluated" in defined else {}
 
 
 def affine(y: Tensor, p: dict[str, Tensor]) -> Tensor:

@@ -52,7 +52,7 @@ def run(norm: nn.Module, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor, dict[str
 def expected(case, norm: nn.Module, x: Tensor, g: Tensor):
     x = x.detach().double().requires_grad_()
     p = {name: p.detach().double().requires_grad_() for name, p in norm.named_parameters()}
-    y = case.formula(x, p)
+    y = case.formula(x, p | {name: buffer.double() for name, buffer in norm.named_buffers()})
     y.backward(g.double())
     return y.detach(), x.grad, {name: value.grad for name, value in p.items()}
 

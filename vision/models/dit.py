@@ -21,7 +21,9 @@ from vision.config import Config
 from vision.errors import nearest
 from vision.models.check import check_heads, check_patches
 from vision.models.patches import unpatchify
+from vision.norms.convert import place_norms
 from vision.norms.registry import create_norm
+from vision.norms.tokens import TokenLayout
 
 _FREQUENCIES = 256  # sines and cosines that encode a timestep
 _SIZES = {  # (depth, embed_dim, num_heads), table 1 of https://arxiv.org/abs/2212.09748
@@ -153,6 +155,7 @@ class DiT(ModelMixin, ConfigMixin):
             DiTBlock(embed_dim, num_heads, mlp_ratio, layer) for _ in range(depth)
         )
         self.final_layer = FinalLayer(embed_dim, patch_size**2 * self.out_channels, layer)
+        place_norms(self.modules(), TokenLayout((grid, grid)), "DiT")
         self.gradient_checkpointing = False
         self._initialize(zero_init)
 

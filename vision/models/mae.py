@@ -18,7 +18,8 @@ from vision.config import Config
 from vision.models.classifier import create_classifier
 from vision.models.patches import patchify, unpatchify
 from vision.norms import convert_norms
-from vision.norms.convert import Conversion
+from vision.norms.convert import Conversion, place_norms
+from vision.norms.tokens import TokenLayout
 
 _EPS = 1e-6  # of the decoder's LayerNorm and of the target's variance
 
@@ -74,6 +75,10 @@ class MAE(nn.Module):
         self.decoder_norm = layer_norm(width)
         self.decoder_pred = nn.Linear(width, self.patch_size**2 * self.in_chans)
         encoder.pos_embed = _fixed(sincos_positions(dim, self.grid))
+        # of the encoder's norms and of the decoder's, which sees all places
+        self.visible = TokenLayout((self.grid, self.grid), prefix=1)
+        self.all_tokens = TokenLayout((self.grid, self.grid), prefix=1)
+        place_norms(encoder.modules(), self.visible, "the encoder")
         self._initialize()
 
     def forward(
@@ -111,7 +116,8 @@ class MAE(nn.Module):
         mask = (ids_restore >= keep).float()
         first = cast(Tensor, encoder.cls_token) + position[:, :1]
         x = torch.cat([first.expand(len(x), -1, -1).to(x.dtype), x], dim=1)
-        return encoder.norm(encoder.blocks(encoder.norm_pre(x))), mask, ids_restore
+        with self.visible.keeping(order[:, :keep]):
+            return encoder.norm(encoder.blocks(encoder.norm_pre(x))), mask, ids_restore
 
     def decode(self, latent: Tensor, ids_restore: Tensor) -> Tensor:
         """Latent [B, 1 + visible, D] to predictions of all patches [B, L, p*p*C]."""
@@ -201,7 +207,9 @@ def create_mae(config: Config) -> tuple[MAE, Conversion]:
     if options.decoder_norm is not None:
         name, norm_options = options.decoder_norm, options.decoder_norm_options
     try:
-        more = convert_norms(model, name, include="decoder_*", **norm_options)
+        more = convert_norms(
+            model, name, include="decoder_*", layout=model.all_tokens, **norm_options
+        )
     except ValueError as error:
         raise ValueError(f"mae.decoder_norm = {name!r}: {error}") from error
     return model, Conversion(swapped.swapped + more.swapped, swapped.skipped)

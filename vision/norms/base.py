@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from vision.norms.tokens import TokenLayout
 
 
 class Norm(nn.Module):
@@ -23,6 +25,12 @@ class Norm(nn.Module):
     Attributes:
         decayed: Names of the parameters that take weight decay; none by default, because training
             recipes exclude norms from it.
+        mixes_tokens: Statistics run over the tokens of an image (see `tokens.as_tokens`).
+        running: Statistics run over the batch, of all processes; buffers keep averages of them,
+            in float32 at least, which evaluation uses.
+        needs_grid: The norm asks where tokens stand and reads it from `layout`.
+        contains_activation: The norm takes the place of a norm and an activation next to it.
+        layout: Places of the model's tokens, set by `convert_norms`; None where there is no grid.
 
     Args:
         dim: Number of channels, at least 1.
@@ -34,6 +42,11 @@ class Norm(nn.Module):
     """
 
     decayed: ClassVar[frozenset[str]] = frozenset()
+    mixes_tokens: ClassVar[bool] = False
+    running: ClassVar[bool] = False
+    needs_grid: ClassVar[bool] = False
+    contains_activation: ClassVar[bool] = False
+    layout: TokenLayout | None = None
 
     def __init__(self, dim: int, *, affine: bool = True, channels_first: bool = False) -> None:
         super().__init__()
@@ -61,8 +74,11 @@ class Norm(nn.Module):
         """
         return {}
 
+    def follow(self, progress: float) -> None:
+        """Told before each training step how much of the run is done, 0 to 1, for schedules."""
+
     def reset_parameters(self) -> None:
-        """Sets all parameters to their initial values."""
+        """Sets all parameters and buffers to their initial values."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalizes `x`, `[..., dim]` or, with channels_first, `[B, dim, ...]`.
@@ -89,6 +105,19 @@ class Norm(nn.Module):
     def shown_options(self) -> dict[str, Any]:
         """Options to show in the module's printed form, beside `dim`."""
         return {}
+
+    def _apply(self, fn: Callable[..., Tensor], recurse: bool = True) -> Norm:
+        """`.to(...)` and its like: running averages stay in float32 at least, as small steps would
+        be lost in less."""
+        averages = {
+            n: b for n, b in self._buffers.items() if b is not None and b.is_floating_point()
+        }
+        super()._apply(fn, recurse)
+        for name, before in averages.items():
+            now = self._buffers[name]
+            if now is not None and now.dtype.itemsize < before.dtype.itemsize <= 4:
+                self._buffers[name] = before.to(now.device)
+        return self
 
     def extra_repr(self) -> str:
         options = dict(self.shown_options())

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vision.norms.base import Norm
 from vision.norms.registry import create_norm, get_norm, norm_options, registered_classes
+from vision.norms.tokens import TokenLayout, read_layout
 
 # classes that are norms over the last axis without deriving from torch's (timm, diffusers,
 # hand-written models); those over axis 1 have "2d" in the name, except the ones listed below
@@ -59,6 +60,7 @@ def convert_norms(
     *,
     include: Patterns = None,
     exclude: Patterns = None,
+    layout: TokenLayout | None = None,
     **options: Any,
 ) -> Conversion:
     """Replaces the model's LayerNorm- and RMSNorm-like layers, in place, by the norm `name`.
@@ -73,6 +75,8 @@ def convert_norms(
         include: Pattern or patterns (`fnmatch`) of qualified names, such as "blocks.*"; a norm
             is swapped if one of its names matches one of them. Default: all.
         exclude: Patterns of norms to leave, whatever `include` says.
+        layout: Where the model's tokens stand, for a norm that needs it; default: as timm's patch
+            embedding says.
         **options: As for `create_norm`, except `channels_first`, which follows the old layer.
 
     Returns:
@@ -100,14 +104,31 @@ def convert_norms(
         if reason is not None:
             skipped.append((names[0], type(old).__name__, reason))
         else:
-            swaps.append((names, old, _successor(names[0], old, name, options, model)))
+            new = _successor(names[0], old, name, options, model)
+            swaps.append((names, old, new))
     if not swaps:
         raise ValueError(_nothing_to_swap(model, found, skipped, include, exclude))
+    place_norms((new for _, _, new in swaps), layout or read_layout(model), type(model).__name__)
     for names, _, new in swaps:
         for place in names:
             _put(model, place, new)
     swapped = ((names[0], type(old).__name__, type(new).__name__) for names, old, new in swaps)
     return Conversion(tuple(swapped), tuple(skipped))
+
+
+def place_norms(norms: Iterable[nn.Module], layout: TokenLayout | None, model: str) -> None:
+    """Give the layout to the norms that need it.
+
+    Raises ValueError where there is none; `model` is what the message calls the model.
+    """
+    for norm in norms:
+        if isinstance(norm, Norm) and norm.needs_grid:
+            if layout is None:
+                raise ValueError(
+                    f"{type(norm).__name__} needs to know where tokens stand, and {model} has no "
+                    "grid of tokens; use a ViT, or give layout=TokenLayout(grid=(rows, columns))"
+                )
+            norm.layout = layout
 
 
 def _find(model: nn.Module) -> dict[nn.Module, list[str]]:

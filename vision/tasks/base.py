@@ -16,7 +16,7 @@ from torchmetrics import MeanMetric, Metric, SumMetric
 
 from vision.config import Config
 from vision.datasets.dataset import Batch
-from vision.norms.convert import Conversion
+from vision.norms import Conversion, Norm
 from vision.tasks.finite import nonfinite_module, nonfinite_tensor
 from vision.tasks.optimizer import create_optimizer, create_schedule
 from vision.tasks.sharding import shard, whole_weights
@@ -115,6 +115,13 @@ class VisionTask(pl.LightningModule):
     def whole_weights(self) -> AbstractContextManager[None]:
         """Within it, each rank can run the model alone, whatever the strategy. All must enter."""
         return whole_weights(self.model, self.ema and self.ema.module)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Tell the norms how far the run is; a resumed run tells them the same."""
+        progress = self.global_step / (self.config.trainer.epochs * self.steps_per_epoch)
+        for module in self.model.modules():
+            if isinstance(module, Norm):
+                module.follow(progress)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch, logged; stops if it is not finite."""

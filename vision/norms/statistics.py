@@ -1,0 +1,46 @@
+"""Sums over the batch of all processes, for norms that take statistics over the batch.
+
+Collectives run only in training, where all ranks call all norms in the same order, so that one
+process with a batch and several with parts of it agree.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather, all_reduce
+
+
+def sum_over_processes(x: Tensor) -> Tensor:
+    """The sum of `x` over all processes, with gradients; `x` itself where there is one process."""
+    return all_reduce(x.contiguous()) if _several() else x
+
+
+def gather_over_processes(x: Tensor) -> Tensor:
+    """`[B, ...]` of all processes, in the order of their ranks, with gradients.
+
+    This is the order of the samples in the batch: each rank trains a contiguous part of it.
+    """
+    return torch.cat(all_gather(x.contiguous())) if _several() else x
+
+
+def batch_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and biased variance of each channel over all other axes and all processes.
+
+    Args:
+        x: `[..., D]`, float32 or float64.
+
+    Returns:
+        Mean `[D]`, variance `[D]`, and the number of values behind each, `[]`; x's dtype.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    count = sum_over_processes(rows.new_tensor(float(len(rows))))
+    mean = sum_over_processes(rows.sum(0)) / count
+    # a second pass: the mean of squares less the square of the mean cancels
+    variance = sum_over_processes((rows - mean).square().sum(0)) / count
+    return mean, variance, count
+
+
+def _several() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
