@@ -32,7 +32,7 @@ TOLERANCES = {
 # running averages it is the one of the first step after the state p. A norm without a formula fails
 # test_formulas.py. Longer ones are files of formulas/, named as the norm, that define
 # `formula(x, p, o)`, and where they differ from the defaults `evaluated(x, p, o)`, the formula of
-# evaluation, and OPTIONS.
+# evaluation, OPTIONS, and `moved(x, p, o)`, the buffers after a training step.
 Formula = Callable[[Tensor, dict[str, Tensor], dict[str, Any]], Tensor]
 FORMULAS: dict[str, Formula] = {
     "dyt": lambda x, p, o: affine(torch.tanh(p["alpha"] * x), p),
@@ -45,11 +45,13 @@ FORMULAS: dict[str, Formula] = {
 # options besides `affine` that a norm is tested with too
 OPTIONS: dict[str, dict[str, Any]] = {"seednorm": {"num_heads": 4}}
 EVALUATED: dict[str, Formula] = {}  # of norms that have another formula in evaluation
+MOVED: dict[str, Callable[..., dict[str, Tensor]]] = {}  # of norms with buffers
 for file in sorted(Path(__file__).with_name("formulas").glob("[!_]*.py")):
     defined = runpy.run_path(str(file))
     FORMULAS[file.stem] = defined["formula"]
     OPTIONS |= {file.stem: defined["OPTIONS"]} if "OPTIONS" in defined else {}
     EVALUATED |= {file.stem: defined["evaluated"]} if "evaluated" in defined else {}
+    MOVED |= {file.stem: defined["moved"]} if "moved" in defined else {}
 
 
 def affine(y: Tensor, p: dict[str, Tensor]) -> Tensor:
@@ -95,6 +97,12 @@ class Case:
 
     def formula(self, x: Tensor, p: dict[str, Tensor]) -> Tensor:
         return FORMULAS[self.name](x, p, self.options)
+
+    def evaluated(self, x: Tensor, p: dict[str, Tensor]) -> Tensor:
+        return EVALUATED.get(self.name, FORMULAS[self.name])(x, p, self.options)
+
+    def moved(self, x: Tensor, p: dict[str, Tensor]) -> dict[str, Tensor]:
+        return MOVED[self.name](x, p, self.options) if self.name in MOVED else {}
 
 
 CASES = [

@@ -49,17 +49,23 @@ def run(norm: nn.Module, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor, dict[str
     return y.detach(), x.grad, {name: p.grad for name, p in norm.named_parameters()}
 
 
-def expected(case, norm: nn.Module, x: Tensor, g: Tensor):
+def state(norm: nn.Module) -> dict[str, Tensor]:
+    """Copies of parameters and buffers in float64, taken before a training step moves them."""
+    return {name: value.detach().double().clone() for name, value in norm.state_dict().items()}
+
+
+def expected(case, norm: nn.Module, x: Tensor, g: Tensor, before: dict[str, Tensor]):
     x = x.detach().double().requires_grad_()
-    p = {name: p.detach().double().requires_grad_() for name, p in norm.named_parameters()}
-    y = case.formula(x, p | {name: buffer.double() for name, buffer in norm.named_buffers()})
+    p = {name: before[name].requires_grad_() for name, _ in norm.named_parameters()}
+    y = case.formula(x, before | p)
     y.backward(g.double())
     return y.detach(), x.grad, {name: value.grad for name, value in p.items()}
 
 
 def check_against_formula(case, close, norm, x, g, scale_dx: float = 0.0) -> None:
+    before = state(norm)
     y, dx, grads = run(norm, x, g)
-    y_e, dx_e, grads_e = expected(case, norm, x, g)
+    y_e, dx_e, grads_e = expected(case, norm, x, g, before)
     assert y.dtype == x.dtype and dx.dtype == x.dtype
     close(y, y_e)
     close(dx, dx_e, scale=scale_dx)
@@ -87,6 +93,23 @@ def test_values_and_gradients_match_the_formula_over_the_last_axis(case, close, 
     check_against_formula(
         case, close, norm, randn(*shape, dtype=dtype), upstream(*shape, dtype=dtype)
     )
+
+
+def test_buffers_move_as_the_formula_says_and_evaluation_uses_them(case, close, dtype):
+    norm, x = case.make(dtype=dtype), randn(2, 3, DIM, dtype=dtype)
+    for step in range(3):
+        before = state(norm)
+        norm(x + step)
+        moved = case.moved((x + step).double(), before)
+        assert moved.keys() == dict(norm.named_buffers()).keys()
+        for name, buffer in norm.named_buffers():
+            if buffer.is_floating_point():
+                close(buffer.to(x.dtype), moved[name])
+            else:
+                assert torch.equal(buffer, moved[name])
+    before = state(norm.eval())
+    close(norm(x).detach(), case.evaluated(x.double(), before))
+    assert all(torch.equal(value, before[name]) for name, value in state(norm).items())
 
 
 def test_gradcheck_of_input_and_all_parameters(case):
@@ -168,8 +191,9 @@ def test_autocast_changes_nothing(case, x_dtype):
 def test_parameters_may_have_another_dtype_than_the_input(case, close, dtype, p_dtype):
     norm = case.make(dtype=p_dtype)
     x, g = randn(4, DIM, dtype=dtype), upstream(4, DIM, dtype=dtype)
+    before = state(norm)
     y, dx, grads = run(norm, x, g)
-    y_e, dx_e, grads_e = expected(case, norm, x, g)
+    y_e, dx_e, grads_e = expected(case, norm, x, g, before)
     close(y, y_e)
     close(dx, dx_e)
     for name, grad in grads.items():
@@ -188,8 +212,9 @@ def test_compiles_as_one_graph(case, close, backend):
     norm = case.make()
     compiled = torch.compile(norm, backend=backend, fullgraph=True)
     x, g = randn(4, DIM, dtype=torch.float32), upstream(4, DIM, dtype=torch.float32)
+    before = state(norm)
     y, dx, grads = run(compiled, x, g)
-    y_e, dx_e, grads_e = expected(case, norm, x, g)
+    y_e, dx_e, grads_e = expected(case, norm, x, g, before)
     close(y, y_e)
     close(dx, dx_e)
     assert len(grads) == len(grads_e)
@@ -211,7 +236,7 @@ def test_made_on_meta_then_reset_equals_made_on_cpu(case):
     fresh = type(norm)(DIM, **case.options)
     assert norm.state_dict().keys() == fresh.state_dict().keys()
     assert all(torch.equal(v, fresh.state_dict()[k]) for k, v in norm.state_dict().items())
-    assert len(list(fresh.parameters())) == len(fresh.state_dict())
+    assert len([*fresh.parameters(), *fresh.buffers()]) == len(fresh.state_dict())
 
 
 @pytest.mark.parametrize("shape", [(3, DIM + 1), (DIM, 1), ()], ids=str)

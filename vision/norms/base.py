@@ -29,6 +29,7 @@ class Norm(nn.Module):
         running: Statistics run over the batch, of all processes; buffers keep averages of them,
             in float32 at least, which evaluation uses.
         needs_grid: The norm asks where tokens stand and reads it from `layout`.
+        exact_gradient: The backward pass computes the derivative; some norms approximate it.
         contains_activation: The norm takes the place of a norm and an activation next to it.
         layout: Places of the model's tokens, set by `convert_norms`; None where there is no grid.
 
@@ -45,6 +46,7 @@ class Norm(nn.Module):
     mixes_tokens: ClassVar[bool] = False
     running: ClassVar[bool] = False
     needs_grid: ClassVar[bool] = False
+    exact_gradient: ClassVar[bool] = True
     contains_activation: ClassVar[bool] = False
     layout: TokenLayout | None = None
 
@@ -101,6 +103,13 @@ class Norm(nn.Module):
     ) -> nn.Parameter:
         """An uninitialized parameter `[size]`; `reset_parameters` fills it."""
         return nn.Parameter(torch.empty(size, device=device, dtype=dtype))
+
+    def average(
+        self, *shape: int, device: torch.device | str | None, dtype: torch.dtype | None
+    ) -> nn.Buffer:
+        """An uninitialized running average, float32 at least; `reset_parameters` fills it."""
+        wide = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
+        return nn.Buffer(torch.empty(*shape, device=device, dtype=wide))
 
     def shown_options(self) -> dict[str, Any]:
         """Options to show in the module's printed form, beside `dim`."""

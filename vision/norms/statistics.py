@@ -42,5 +42,22 @@ def batch_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return mean, variance, count
 
 
+@torch.no_grad()
+def move_average(average: Tensor, value: Tensor, weight: float) -> None:
+    """average ← (1 − weight)·average + weight·value, in place."""
+    average.lerp_(value.to(average.dtype), weight)
+
+
+def check_momentum(momentum: float) -> float:
+    """Returns `momentum` if it is a number above 0 and at most 1.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(momentum, (str, bool)) or not 0 < momentum <= 1:
+        raise ValueError(f"momentum must be a number above 0, at most 1, got {momentum!r}")
+    return momentum
+
+
 def _several() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
