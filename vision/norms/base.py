@@ -109,7 +109,7 @@ class Norm(nn.Module):
     ) -> nn.Buffer:
         """An uninitialized running average, float32 at least; `reset_parameters` fills it."""
         wide = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
-        return nn.Buffer(torch.empty(*shape, device=device, dtype=wide))
+        return nn.Buffer(torch.empty(shape, device=device, dtype=wide))
 
     def shown_options(self) -> dict[str, Any]:
         """Options to show in the module's printed form, beside `dim`."""
