@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from vision.norms import convert_norms, create_norm, list_norms
+from vision.norms import Norm, convert_norms, create_norm, get_norm, list_norms, register_norm
 
 
 def vit() -> nn.Module:
@@ -97,6 +97,8 @@ def test_patterns_choose_by_qualified_name():
 def test_conversion_can_be_repeated_through_all_norms():
     model = nn.Sequential(nn.LayerNorm(8), nn.LayerNorm(8, elementwise_affine=False))
     for name in list_norms():
+        if getattr(get_norm(name), "contains_activation", False):
+            continue  # it has no place here
         assert len(convert_norms(model, name).swapped) == 2
         assert [norm.affine for norm in model] == [True, False]
     assert model(torch.randn(2, 8)).shape == (2, 8)
@@ -147,3 +149,42 @@ def test_refusals_leave_the_model_as_it_was():
         with pytest.raises(ValueError, match=message):
             convert_norms(model, name, **options)
     assert [type(m) for m in model] == [nn.LayerNorm, nn.LayerNorm]
+
+
+def with_its_activation() -> None:
+    @register_norm("silu_norm")
+    class SiLUNorm(Norm):
+        contains_activation = True
+
+        def normalize(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.silu(x) / x.std(-1, keepdim=True)
+
+
+def test_a_norm_with_its_activation_is_put_where_both_are():
+    timm = pytest.importorskip("timm")
+    with_its_activation()
+    model = timm.create_model(
+        "vit_tiny_patch16_224", depth=2, img_size=32, scale_mlp_norm=True, num_classes=3
+    )
+    conversion = convert_norms(model, "silu_norm")
+    assert [s[0] for s in conversion.swapped] == ["blocks.0.mlp.norm", "blocks.1.mlp.norm"]
+    assert str(conversion) == (
+        "2 norms -> SiLUNorm: 2 GELU and LayerNorm; "
+        "5 left: blocks.0.norm1 and 4 more (no activation before it)"
+    )
+    mlp, x = model.blocks[0].mlp, torch.randn(2, 5, 192)
+    hidden = mlp.fc1(x)
+    expected = mlp.fc2(torch.nn.functional.silu(hidden) / hidden.std(-1, keepdim=True))
+    torch.testing.assert_close(mlp(x), expected)
+    # again, it takes its own place; another norm cannot, as the activation would be lost
+    assert len(convert_norms(model, "silu_norm").swapped) == 2
+    assert [s[2] for s in convert_norms(model, "dyt").skipped] == ["it contains an activation"] * 2
+    with pytest.raises(ValueError, match="contains an activation, and none of the 7 norms of .*"):
+        convert_norms(vit(), "silu_norm")
+
+
+def test_a_norm_with_its_activation_takes_the_place_of_timms():
+    norm_act = pytest.importorskip("timm.layers.norm_act")
+    with_its_activation()
+    model = nn.Sequential(norm_act.LayerNormAct(8), nn.LayerNorm(8))
+    assert convert_norms(model, "silu_norm").swapped == (("0", "LayerNormAct", "SiLUNorm"),)

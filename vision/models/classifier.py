@@ -30,10 +30,15 @@ def create_classifier(config: Config, num_classes: int) -> tuple[nn.Module, Conv
     try:
         conversion = convert_norms(network, config.norm.name, **config.norm.options)
     except ValueError as error:
-        raise ValueError(f"norm.options = {config.norm.options}: {error}") from error
+        raise ValueError(f"{_norm_setting(config)}: {error}") from error
     if config.model.linear_probe:
         _freeze_below_head(network)
     return network, conversion
+
+
+def _norm_setting(config: Config) -> str:
+    norm = config.norm
+    return f"norm.options = {norm.options}" if norm.options else f"norm.name = {norm.name!r}"
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -1,8 +1,4 @@
-"""Swaps the normalization layers of a model, whichever library it comes from.
-
-Layers are recognised by class and class name, so that timm, torchvision and diffusers need not
-be installed, let alone imported.
-"""
+"""Swaps the normalization layers of a model, whichever library it comes from."""
 
 from __future__ import annotations
 
@@ -13,20 +9,20 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vision.norms.base import Norm
-from vision.norms.registry import create_norm, get_norm, norm_options, registered_classes
+from vision.norms.recognize import (
+    contains_activation,
+    is_affine,
+    is_channels_first,
+    is_norm,
+    shape_of,
+)
+from vision.norms.registry import create_norm, get_norm, norm_options
 from vision.norms.tokens import TokenLayout, read_layout
 
-# classes that are norms over the last axis without deriving from torch's (timm, diffusers,
-# hand-written models); those over axis 1 have "2d" in the name, except the ones listed below
-_NAMES = frozenset(
-    {"LayerNorm", "RMSNorm", "RmsNorm", "RmsNormFp32", "SimpleNorm", "SimpleNormFp32"}
-    | {"RmsNorm2d", "RmsNorm2dFp32", "SimpleNorm2d", "SimpleNorm2dFp32", "LayerNorm2d"}
-    | {"MochiRMSNorm"}
-)
-_CHANNELS_FIRST = frozenset({"SDCascadeLayerNorm", "WuerstchenLayerNorm"})
+_NO_ACTIVATION = "no activation before it"
 
 Patterns = str | Sequence[str] | None
 
@@ -49,8 +45,7 @@ class Conversion:
         old = _tally((old for _, old, _ in self.swapped), "{n} {kind}")
         text = f"{_count(len(self.swapped))} -> {new}: {old}"
         if self.skipped:
-            left = "; ".join(f"{name} ({reason})" for name, _, reason in self.skipped)
-            text += f"; {len(self.skipped)} left: {left}"
+            text += f"; {len(self.skipped)} left: {_left(self.skipped)}"
         return text
 
 
@@ -69,6 +64,9 @@ def convert_norms(
     gradients (where the old layer has any), and, unless the option is given, `affine`. Its
     parameters start fresh, and its `eps` is the new class's default. Batch and group norms stay.
 
+    A norm that contains its activation takes the place of those that do too, and of the norm behind
+    the activation of timm's Mlp, whose activation becomes the identity. All others stay.
+
     Args:
         model: Any model; changed in place. It stays as it was if an error is raised.
         name: One of `list_norms()`.
@@ -86,10 +84,10 @@ def convert_norms(
         ValueError: nothing to swap, the model is itself a norm, or the norm does not take an
             option or cannot take a layer's place.
     """
-    get_norm(name)
+    contains = getattr(get_norm(name), "contains_activation", False)
     if "channels_first" in options:
         raise ValueError("channels_first follows the replaced norm; leave the option out")
-    if _is_norm(model):
+    if is_norm(model):
         raise ValueError(
             f"the model is itself a norm ({type(model).__name__}), so there is no place to swap it "
             f"in; make the new one with create_norm({name!r}, dim)"
@@ -100,20 +98,17 @@ def convert_norms(
     for old, names in found.items():
         if not _matches(names, include, True) or _matches(names, exclude, False):
             continue
-        reason = _reason_to_skip(old)
+        reason = _reason_to_skip(old, contains, _mlp_around(model, names[0]))
         if reason is not None:
             skipped.append((names[0], type(old).__name__, reason))
         else:
             new = _successor(names[0], old, name, options, model)
             swaps.append((names, old, new))
     if not swaps:
-        raise ValueError(_nothing_to_swap(model, found, skipped, include, exclude))
+        raise ValueError(_nothing_to_swap(model, name, found, skipped, include, exclude))
     place_norms((new for _, _, new in swaps), layout or read_layout(model), type(model).__name__)
-    for names, _, new in swaps:
-        for place in names:
-            _put(model, place, new)
-    swapped = ((names[0], type(old).__name__, type(new).__name__) for names, old, new in swaps)
-    return Conversion(tuple(swapped), tuple(skipped))
+    swapped = tuple(_swap(model, *swap) for swap in swaps)
+    return Conversion(swapped, tuple(skipped))
 
 
 def place_norms(norms: Iterable[nn.Module], layout: TokenLayout | None, model: str) -> None:
@@ -138,10 +133,24 @@ def _find(model: nn.Module) -> dict[nn.Module, list[str]]:
     for name, module in model.named_modules(remove_duplicate=False):
         if inside and name.startswith(inside):  # a module's children come right behind it
             continue
-        if _is_norm(module):
+        if is_norm(module):
             found.setdefault(module, []).append(name)
             inside = f"{name}."
     return found
+
+
+def _swap(
+    model: nn.Module, places: list[str], old: nn.Module, new: nn.Module
+) -> tuple[str, str, str]:
+    """Put the new norm in all places of the old one; an entry of `Conversion.swapped`."""
+    replaced = type(old).__name__
+    for place in places:
+        mlp = _mlp_around(model, place)
+        if mlp is not None and contains_activation(new):
+            replaced = f"{type(mlp.act).__name__} and {type(old).__name__}"
+            mlp.act = nn.Identity()
+        _put(model, place, new)
+    return places[0], replaced, type(new).__name__
 
 
 def _put(model: nn.Module, name: str, new: nn.Module) -> None:
@@ -161,59 +170,39 @@ def _matches(names: list[str], patterns: Patterns, default: bool) -> bool:
     return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
-def _is_norm(module: nn.Module) -> bool:
-    if isinstance(module, (nn.LayerNorm, nn.RMSNorm, Norm, *registered_classes())):
-        return True
-    return not _NAMES.isdisjoint(_class_names(module))
+def _mlp_around(model: nn.Module, place: str) -> nn.Module | None:
+    """timm's Mlp, if `place` is the norm behind its activation."""
+    parent_name, _, attribute = place.rpartition(".")
+    parent = model.get_submodule(parent_name)
+    if type(parent).__name__ != "Mlp" or attribute != "norm" or isinstance(parent.act, nn.Identity):
+        return None
+    return parent
 
 
-def _class_names(module: nn.Module) -> set[str]:
-    return {cls.__name__ for cls in type(module).__mro__}
-
-
-def _shape(norm: nn.Module) -> tuple[int, ...] | None:
-    """Sizes of the normalized axes, however the class stores them; None if it does not."""
-    shape = getattr(norm, "normalized_shape", getattr(norm, "dim", None))
-    if shape is None:
-        weight = getattr(norm, "weight", None)
-        shape = weight.shape if isinstance(weight, Tensor) else None
-    return (shape,) if isinstance(shape, int) else None if shape is None else tuple(shape)
-
-
-def _reason_to_skip(norm: nn.Module) -> str | None:
-    if any("NormAct" in name for name in _class_names(norm)):
+def _reason_to_skip(norm: nn.Module, contains: bool, mlp: nn.Module | None) -> str | None:
+    """Why the norm stays; `contains`: the new one contains an activation."""
+    has = contains_activation(norm)
+    if has and not contains:
         return "it contains an activation"
-    shape = _shape(norm)
+    if contains and not has and mlp is None:
+        return _NO_ACTIVATION
+    shape = shape_of(norm)
     if shape is None:
         return "its number of channels is unknown"
     return f"it runs over {len(shape)} axes, {shape}" if len(shape) != 1 else None
-
-
-def _is_channels_first(norm: nn.Module) -> bool:
-    if hasattr(norm, "channels_first"):
-        return bool(norm.channels_first)
-    if getattr(norm, "data_format", None) == "channels_first":  # ConvNeXt's own code
-        return True
-    names = _class_names(norm)
-    return not names.isdisjoint(_CHANNELS_FIRST) or any("2d" in name for name in names)
-
-
-def _is_affine(norm: nn.Module) -> bool:
-    has_parameters = any(True for _ in norm.parameters())
-    return bool(getattr(norm, "elementwise_affine", getattr(norm, "affine", has_parameters)))
 
 
 def _successor(
     place: str, old: nn.Module, name: str, options: dict[str, Any], model: nn.Module
 ) -> nn.Module:
     """The new norm for the old one at `place`, with all that it takes over from it."""
-    shape = _shape(old)
+    shape = shape_of(old)
     assert shape is not None and len(shape) == 1  # others were skipped
     valid = norm_options(name)
     followed: dict[str, Any] = {}
     if "affine" in valid:
-        followed["affine"] = _is_affine(old)
-    if _is_channels_first(old):
+        followed["affine"] = is_affine(old)
+    if is_channels_first(old):
         if "channels_first" not in valid:
             raise ValueError(
                 f"{place} normalizes axis 1, which norm {name!r} cannot; let its class derive "
@@ -245,6 +234,17 @@ def _device_and_dtype(*modules: nn.Module) -> tuple[torch.device | None, torch.d
     return None, None
 
 
+def _left(skipped: Iterable[tuple[str, str, str]]) -> str:
+    """Where norms stay, by reason."""
+    places: dict[str, list[str]] = {}
+    for name, _, reason in skipped:
+        places.setdefault(reason, []).append(name)
+    return "; ".join(
+        f"{names[0]}{f' and {len(names) - 1} more' * (len(names) > 1)} ({why})"
+        for why, names in places.items()
+    )
+
+
 def _count(n: int) -> str:
     return f"{n} norm" if n == 1 else f"{n} norms"
 
@@ -255,15 +255,21 @@ def _tally(types: Iterable[str], form: str) -> str:
 
 def _nothing_to_swap(
     model: nn.Module,
+    name: str,
     found: dict[nn.Module, list[str]],
     skipped: list[tuple[str, str, str]],
     include: Patterns,
     exclude: Patterns,
 ) -> str:
     kind = type(model).__name__
+    if all(reason == _NO_ACTIVATION for _, _, reason in skipped) and skipped:
+        return (
+            f"norm {name!r} contains an activation, and none of the {_count(len(skipped))} of "
+            f"{kind} stands behind one; give its MLPs a norm there (model.mlp_norm=true; in timm "
+            "scale_mlp_norm=True), or take another norm"
+        )
     if skipped:
-        left = "; ".join(f"{name} ({old}): {reason}" for name, old, reason in skipped)
-        return f"no norm of {kind} can be swapped: {left}"
+        return f"no norm of {kind} can be swapped: {_left(skipped)}"
     if found:
         names = [places[0] for places in found.values()]
         return (
