@@ -37,7 +37,7 @@ Formula = Callable[[Tensor, dict[str, Tensor], dict[str, Any]], Tensor]
 FORMULAS: dict[str, Formula] = {
     "dyt": lambda x, p, o: affine(torch.tanh(p["alpha"] * x), p),
     "derf": lambda x, p, o: affine(torch.special.erf(p["alpha"] * x + p["shift"]), p),
-    "dyisru": lambda x, p, o: affine(x / (x * x + p["c"] * p["c"]) ** 0.5, p),
+    "dyisru": lambda x, p, o: affine(DIM**0.5 * x / (x * x + p["c"] ** 2) ** 0.5, p),
     "layernorm": lambda x, p, o: affine(over_rms(x, x.mean(-1, keepdim=True)), p),
     "rmsnorm": lambda x, p, o: affine(over_rms(x), p),
     "seednorm": lambda x, p, o: seednorm(x, p, o.get("num_heads", 1)),

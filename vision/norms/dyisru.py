@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -11,16 +13,17 @@ from vision.norms.registry import register_norm
 
 @register_norm("dyisru")
 class DyISRU(Norm):
-    """y = w·x/sqrt(x² + C) + b, elementwise, with one learned scalar C > 0 per layer.
+    """y = w·√D·x/sqrt(x² + C) + b, elementwise, with one learned scalar C > 0 per layer; D is dim.
 
-    C = c², and c is learned, so C cannot turn negative. The formula is written from memory of the
-    paper, not checked against it. Learning c is our choice, and so is its initial value 2, which
-    gives the slope 0.5 at 0 that DyT starts with.
+    The paper derives it from RMSNorm. The formula is read in summaries of the paper, and no initial
+    value is published. Ours is C = D, with which the slope at 0 is 1. C = c², and c is learned,
+    so C cannot turn negative; this is ours too.
 
     Args:
         dim: Number of channels.
-        c_init: Initial value of c, `c` `[1]`; not 0.
+        c_init: Initial value of c, `c` `[1]`; not 0. Default: √dim.
         affine: Learn `weight` `[dim]`, from 1, and `bias` `[dim]`, from 0; `c` is always there.
+            None of them decays.
         channels_first: Channels are on axis 1 instead of the last.
 
     Raises:
@@ -31,7 +34,7 @@ class DyISRU(Norm):
         self,
         dim: int,
         *,
-        c_init: float = 2.0,
+        c_init: float | None = None,
         affine: bool = True,
         channels_first: bool = False,
         device: torch.device | str | None = None,
@@ -40,7 +43,7 @@ class DyISRU(Norm):
         super().__init__(dim, affine=affine, channels_first=channels_first)
         if c_init == 0:
             raise ValueError("c_init must not be 0: y would be the sign of x; try 2")
-        self.c_init = c_init
+        self.c_init = math.sqrt(dim) if c_init is None else c_init
         self.c = self.vector(1, device, dtype)
         self.weight = self.vector(dim, device, dtype) if affine else None
         self.bias = self.vector(dim, device, dtype) if affine else None
@@ -51,5 +54,5 @@ class DyISRU(Norm):
 
     def normalize(self, x: Tensor) -> Tensor:
         # hypot, because x² overflows long before x does
-        y = x / torch.hypot(x, self.c.to(x.dtype))
+        y = math.sqrt(self.dim) * (x / torch.hypot(x, self.c.to(x.dtype)))
         return scale_and_shift(y, self.weight, self.bias)
