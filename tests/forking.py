@@ -18,6 +18,7 @@ import vision.compare.report.page
 import vision.compare.run_comparison
 import vision.diffusion.encode_latents
 import vision.diffusion.sample
+import vision.evaluation.anatomy.report
 import vision.evaluation.evaluate
 import vision.evaluation.generative.comparison_report
 import vision.evaluation.reconstructions

@@ -35,7 +35,11 @@ class LoadedRun:
 
 
 def load_run(
-    path: str | Path, task: str, which: str = "last", ema: bool | None = False, hint: str = ""
+    path: str | Path,
+    task: str | None,
+    which: str = "last",
+    ema: bool | None = False,
+    hint: str = "",
 ) -> LoadedRun:
     """Load the model of a run directory, or of one of its checkpoints.
 
@@ -43,7 +47,7 @@ def load_run(
 
     Args:
         path: Run directory, or .ckpt file or folder.
-        task: What the run must have trained: "classify", "mae" or "dit".
+        task: What the run must have trained: "classify", "mae" or "dit"; None: any of them.
         which: Checkpoint of a run directory, "last" or "best".
         ema: Take the averaged weights; None: if the run kept an average.
         hint: What else can be done with a checkpoint of another task, for the error.
@@ -55,14 +59,16 @@ def load_run(
     file = find_checkpoint(path, which)
     content = read_checkpoint(file)
     record = content.get("vision")
-    if record is None or record["task"] != task:
+    expected = tuple(_CREATE) if task is None else (task,)
+    if record is None or record["task"] not in expected:
         found = "no configuration" if record is None else f"task {record['task']}"
-        raise ValueError(f"{file}: records {found}, expected a checkpoint of task {task}{hint}")
+        tasks = " or ".join(expected)
+        raise ValueError(f"{file}: records {found}, expected a checkpoint of task {tasks}{hint}")
     config = load_config([], (), [Source(str(file), record["config"], {})]).config
     if config.norm.module is not None:
         load_norm_module(config.norm.module)
     class_names = list(record["class_names"])
-    model = _CREATE[task](config, len(class_names))
+    model = _CREATE[record["task"]](config, len(class_names))
     averaged = config.ema.decay is not None if ema is None else ema
     load_strict(model, state_dict_of(content, averaged), str(file))
     return LoadedRun(model.eval(), config, class_names, file)
