@@ -129,6 +129,12 @@ def case(request: pytest.FixtureRequest) -> Case:
     return request.param
 
 
+@pytest.fixture(params=[c for c in CASES if get_norm(c.name).exact_gradient], ids=str)
+def exact_case(request: pytest.FixtureRequest) -> Case:
+    """A case of a norm whose backward pass is the derivative of its forward pass."""
+    return request.param
+
+
 @pytest.fixture(params=TOLERANCES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     return request.param

@@ -103,7 +103,7 @@ def test_buffers_move_as_the_formula_says_and_evaluation_uses_them(case, close, 
         before = state(norm)
         norm(x + step)
         moved = case.moved((x + step).double(), before)
-        assert moved.keys() == dict(norm.named_buffers()).keys()
+        assert moved.keys() >= dict(norm.named_buffers()).keys()
         for name, buffer in norm.named_buffers():
             if buffer.is_floating_point():
                 close(buffer.to(x.dtype), moved[name])
@@ -114,8 +114,8 @@ def test_buffers_move_as_the_formula_says_and_evaluation_uses_them(case, close, 
     assert all(torch.equal(value, before[name]) for name, value in state(norm).items())
 
 
-def test_gradcheck_of_input_and_all_parameters(case):
-    norm = case.make(dtype=torch.float64)
+def test_gradcheck_of_input_and_all_parameters(exact_case):
+    norm = exact_case.make(dtype=torch.float64)
     names = [name for name, _ in norm.named_parameters()]
 
     def call(x: Tensor, *values: Tensor) -> Tensor:
@@ -137,8 +137,8 @@ def test_channels_first_equals_channels_last_on_the_moved_axis(case, close, dtyp
         close(grads[name], grads_e[name].double())
 
 
-def test_channels_first_gradcheck_on_four_axes(case):
-    norm = case.make(dtype=torch.float64, channels_first=True)
+def test_channels_first_gradcheck_on_four_axes(exact_case):
+    norm = exact_case.make(dtype=torch.float64, channels_first=True)
     assert torch.autograd.gradcheck(norm, randn(1, DIM, 1, 2).requires_grad_())
 
 
@@ -213,7 +213,8 @@ def coarseness(dtype: torch.dtype) -> float:
 def test_compiles_as_one_graph(case, close, backend):
     torch.compiler.reset()
     norm = case.make()
-    compiled = torch.compile(norm, backend=backend, fullgraph=True)
+    # a backward pass that changes buffers cannot be part of a graph
+    compiled = torch.compile(norm, backend=backend, fullgraph=type(norm).exact_gradient)
     x, g = randn(4, DIM, dtype=torch.float32), upstream(4, DIM, dtype=torch.float32)
     before = state(norm)
     y, dx, grads = run(compiled, x, g)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vision.norms.base import Norm, check_eps, fill, scale_and_shift
 from vision.norms.registry import register_norm
-from vision.norms.statistics import batch_moments, check_momentum, move_average
+from vision.norms.statistics import batch_moments, check_fraction, move_average
 
 
 @register_norm("batchnorm")
@@ -49,7 +49,7 @@ class BatchNorm(Norm):
     ) -> None:
         super().__init__(dim, affine=affine, channels_first=channels_first)
         self.eps = check_eps(eps)
-        self.momentum = check_momentum(momentum)
+        self.momentum = check_fraction("momentum", momentum)
         self.weight = self.vector(dim, device, dtype) if affine else None
         self.bias = self.vector(dim, device, dtype) if affine else None
         self.running_mean = self.average(dim, device=device, dtype=dtype)

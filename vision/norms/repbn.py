@@ -11,6 +11,7 @@ from torch import Tensor
 from vision.norms.base import cast, fill
 from vision.norms.batchnorm import BatchNorm
 from vision.norms.registry import register_norm
+from vision.norms.statistics import check_fraction
 
 
 @register_norm("repbn")
@@ -46,10 +47,8 @@ class RepBN(BatchNorm):
         dtype: torch.dtype | None = None,
         **options: Any,
     ) -> None:
-        if isinstance(end, (str, bool)) or not 0 < end <= 1:
-            raise ValueError(f"end must be a fraction of the run, above 0, at most 1, got {end!r}")
         super().__init__(dim, affine=affine, device=device, dtype=dtype, **options)
-        self.end = end
+        self.end = check_fraction("end", end)
         self.eta = self.vector(1, device, dtype)
         self.layernorm_weight = self.vector(dim, device, dtype) if affine else None
         self.layernorm_bias = self.vector(dim, device, dtype) if affine else None

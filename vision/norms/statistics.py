@@ -42,21 +42,28 @@ def batch_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return mean, variance, count
 
 
+def batch_mean(x: Tensor) -> Tensor:
+    """Mean `[D]` of each channel of `x`, `[..., D]`, over all other axes and all processes."""
+    rows = x.reshape(-1, x.shape[-1])
+    return sum_over_processes(rows.sum(0)) / sum_over_processes(rows.new_tensor(float(len(rows))))
+
+
 @torch.no_grad()
 def move_average(average: Tensor, value: Tensor, weight: float) -> None:
     """average ← (1 − weight)·average + weight·value, in place."""
     average.lerp_(value.to(average.dtype), weight)
 
 
-def check_momentum(momentum: float) -> float:
-    """Returns `momentum` if it is a number above 0 and at most 1.
+def check_fraction(name: str, value: float, *, zero: bool = False) -> float:
+    """Returns `value`, that of option `name`, if it is a number above 0 (or 0) and at most 1.
 
     Raises:
         ValueError: it is not.
     """
-    if isinstance(momentum, (str, bool)) or not 0 < momentum <= 1:
-        raise ValueError(f"momentum must be a number above 0, at most 1, got {momentum!r}")
-    return momentum
+    least = "of at least 0" if zero else "above 0"
+    if isinstance(value, (str, bool)) or not (0 < value <= 1 or (zero and value == 0)):
+        raise ValueError(f"{name} must be a number {least} and at most 1, got {value!r}")
+    return value
 
 
 def _several() -> bool:
