@@ -27,7 +27,7 @@ SMALL = [
 SMALL_DIT = [
     "configs/dit_b4.yaml", "configs/norm/seednorm.yaml",
     "model.embed_dim=32", "model.depth=2", "model.num_heads=2",
-    "norm.options={num_heads: 4, dropout: 0.1}", "trainer.batch_size_device=32",
+    "norm.options={num_heads: 4, coefficient_dropout: 0.1}", "trainer.batch_size_device=32",
     "trainer.epochs=3", "trainer.val_every_n_epochs=1", "trainer.checkpoint_every_n_steps=3",
     "trainer.log_every_n_steps=2", "trainer.progress_bar=false", "dit.sample_every_n_steps=30",
     "dit.sample_steps=3", "ema.decay=0.9",

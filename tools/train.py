@@ -2,7 +2,7 @@
 """Train a model from config files and overrides.
 
   python tools/train.py configs/vit_b_seednorm.yaml
-  python tools/train.py configs/vit_ti.yaml configs/norm/dyt.yaml seed=1 name=dyt_seed1
+  python tools/train.py configs/vit_ti.yaml norm.name=dyt seed=1 name=dyt_seed1
   python tools/train.py configs/vit_b_seednorm.yaml configs/recipes/imagenet_vit_b.yaml \\
       data.root=/datasets/imagenet
 

@@ -84,7 +84,9 @@ def _path(given: Callable[..., Any]) -> str:
 NORMS: Registry[type[nn.Module]] = Registry(
     "norm",
     "vision.norms",
-    support=("registry", "base", "convert", "decay", "recognize", "tokens", "statistics"),
+    support=(
+        *("registry", "base", "blocks", "convert", "decay", "recognize", "tokens", "statistics"),
+    ),
 )
 TASKS: Registry[Any] = Registry(
     "task", "vision.tasks", support=("base", "finite", "optimizer", "sharding")

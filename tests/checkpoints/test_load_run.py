@@ -89,3 +89,30 @@ def test_what_is_no_run_of_the_task_is_refused(tmp_path: Path) -> None:
     torch.save(content["state_dict"], tmp_path / "last.ckpt")
     with pytest.raises(ValueError, match="records no configuration, expected .* task mae"):
         load_run(tmp_path, "mae")
+
+
+@pytest.mark.parametrize("norm", ["dyt", "seednorm"])
+def test_a_dit_trained_when_norms_were_affine_by_default_is_loaded(
+    tmp_path: Path, norm: str
+) -> None:
+    config = config_of("dit")
+    config.norm.name, config.norm.options = norm, {"affine": True}
+    content = write(tmp_path / "last.ckpt", config, 1.0)
+    content["vision"]["config"]["norm"]["options"] = {}  # what such a run recorded
+    torch.save(content, tmp_path / "last.ckpt")
+    run = load_run(tmp_path, "dit")
+    assert run.config.norm.options == {"affine": True}
+    assert run.model.state_dict().keys() == make_model(config).state_dict().keys()
+    config.norm.options = {}
+    write(tmp_path / "last.ckpt", config, 1.0)
+    assert load_run(tmp_path, "dit").config.norm.options == {}
+
+
+def test_a_run_with_the_former_option_dropout_is_refused_with_its_new_name(tmp_path: Path) -> None:
+    config = config_of("classify")
+    config.norm.name = "seednorm"
+    content = write(tmp_path / "last.ckpt", config, 1.0)
+    content["vision"]["config"]["norm"]["options"] = {"dropout": 0.1}
+    torch.save(content, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match="no option 'dropout'; did you mean 'coefficient_dropout'"):
+        load_run(tmp_path, "classify")

@@ -11,7 +11,7 @@ from vision.errors import ConfigError
 
 GRID = """
 seeds: [3, 5]
-norms: {layernorm: {}, seednorm: {num_heads: 16, dropout: 0.1}}
+norms: {layernorm: {}, seednorm: {num_heads: 16, alpha_init: 0.5}}
 tasks:
   tuned: {configs: [../tune.yaml], init_from: base}
   base: {configs: [../a.yaml, ../b.yaml], overrides: [trainer.epochs=1]}
@@ -38,7 +38,7 @@ def test_every_norm_meets_every_seed_and_what_is_started_from_comes_first(tmp_pa
     assert last.folder == Path("out/grid/tuned/seednorm_seed5")
     assert last.arguments == (
         f"{tmp_path}/tune.yaml", "norm.name=seednorm",
-        "norm.options={num_heads: 16, dropout: 0.1}", "seed=5", "output_dir=out/grid/tuned",
+        "norm.options={num_heads: 16, alpha_init: 0.5}", "seed=5", "output_dir=out/grid/tuned",
         "name=seednorm_seed5", "model.init_from=out/grid/base/seednorm_seed5",
     )  # fmt: skip
 
@@ -55,12 +55,12 @@ def test_one_run_gives_the_features_for_all_cells_and_comes_first(
 
 
 def test_options_of_norms_reach_the_runs_unchanged(tmp_path: Path) -> None:
-    options = "{eps: 1.0e-06, alpha_init: .inf, dropout: 0, affine: false, backend: null}"
-    config = load(tmp_path, GRID.replace("{num_heads: 16, dropout: 0.1}", options))
+    options = "{eps: 1.0e-06, alpha_init: .inf, num_heads: 1, affine: false, backend: null}"
+    config = load(tmp_path, GRID.replace("{num_heads: 16, alpha_init: 0.5}", options))
     cell = make_cells(config)["base"][-1]
     loaded = load_config([], [text for text in cell.arguments if text.startswith("norm.")]).config
     assert loaded.norm.options == {
-        "eps": 1e-6, "alpha_init": math.inf, "dropout": 0, "affine": False, "backend": None,
+        "eps": 1e-6, "alpha_init": math.inf, "num_heads": 1, "affine": False, "backend": None,
     }  # fmt: skip
 
 

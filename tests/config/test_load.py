@@ -128,11 +128,11 @@ def test_override_without_equals_is_explained() -> None:
     ("files", "overrides", "name"),
     [
         (["vit_ti.yaml"], [], "vit_ti"),
-        (["vit_ti.yaml", "norm/dyt.yaml"], [], "vit_ti_dyt"),
+        (["vit_ti.yaml", "norm/seednorm.yaml"], [], "vit_ti_seednorm"),
         (["vit_ti.yaml"], ["norm.name=derf"], "vit_ti_derf"),
         (["vit_b_seednorm.yaml"], ["norm.options.num_heads=8"], "vit_b_seednorm"),
         (["vit_b_seednorm.yaml", "norm/seednorm.yaml"], [], "vit_b_seednorm"),
-        (["vit_ti.yaml", "norm/dyt.yaml"], ["name=mine"], "mine"),
+        (["vit_ti.yaml", "norm/seednorm.yaml"], ["name=mine"], "mine"),
     ],
 )
 def test_a_run_is_named_after_its_config_and_a_norm_laid_over_it(

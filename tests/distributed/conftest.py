@@ -31,7 +31,7 @@ TASKS = {
         "mae.decoder_depth=1", "mae.decoder_num_heads=2", "mae.knn_every_n_epochs=1",
     ],
     "dit": [
-        "configs/dit_b4.yaml", "configs/norm/layernorm.yaml", "dit.sample_every_n_steps=10",
+        "configs/dit_b4.yaml", "norm.name=layernorm", "dit.sample_every_n_steps=10",
         "dit.sample_steps=2",
     ],
 }  # fmt: skip

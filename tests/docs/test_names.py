@@ -43,7 +43,7 @@ def test_every_file_and_module_exists(pages: dict[str, str]) -> None:
     for name, text in pages.items():
         pattern = r"(?<![\w/.])((?:vision|configs|docs|tests|tools)/[\w./{},*-]*[\w/}*])"
         for found in re.findall(pattern, text):
-            if re.search(r"[A-Z]{4}", found):  # a placeholder, as in configs/norm/NAME.yaml
+            if re.search(r"[A-Z]{4}", found):  # a placeholder, as in configs/data/NAME.yaml
                 continue
             for path in expand(found):
                 assert any(ROOT.glob(path.rstrip("/"))), f"{name}: {path}"

@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 from vision.checkpoints.dit_formats import from_diffusers, from_official, to_diffusers
 from vision.models.dit import DIT_NAMES, DiT, named_dit
-from vision.norms import list_norms
+from vision.norms import create_norm, list_norms, register_norm
+from vision.registry import NORMS
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TINY = {"sample_size": 8, "patch_size": 2, "embed_dim": 48, "depth": 2, "num_heads": 3}
@@ -104,16 +105,64 @@ def test_every_norm_stands_in_every_place(norm: str) -> None:
     model = awake(tiny(norm=norm))
     norms = [m for m in model.modules() if type(m).__name__.lower() == norm]
     assert len(norms) == 2 * 2 + 1
-    parameters = sum(p.numel() for m in norms for p in m.parameters())
-    assert (parameters == 0) == (norm == "layernorm")
     model(*inputs()).sample.square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-    assert tiny(norm="layernorm", norm_options={"affine": True}).blocks[0].norm1.weight is not None
 
 
-def test_adaln_zero_starts_as_zero_and_can_be_left_out() -> None:
-    assert tiny()(*inputs()).sample.abs().max() == 0
-    assert tiny(zero_init=False)(*inputs()).sample.abs().mean() > 0.01
+@pytest.mark.parametrize("norm", list_norms())
+def test_norms_have_no_affine_part_unless_asked_for(norm: str) -> None:
+    wide = {"num_classes": 10, "norm": norm}
+    plain, affine = (DiT(**TINY, **wide, norm_options=o) for o in (None, {"affine": True}))
+    layer = {n for n, _ in plain.blocks[0].norm1.named_parameters()}
+    expected = create_norm(norm, 48, affine=False)
+    assert layer == {n for n, _ in expected.named_parameters()}
+    assert plain.config.norm_options == {"affine": False}
+    assert affine.config.norm_options == {"affine": True}
+    full = create_norm(norm, 48)
+    assert len(list(affine.blocks[0].norm1.parameters())) == len(list(full.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("norm", "names"),
+    [
+        ("layernorm", []), ("rmsnorm", []), ("dyt", ["alpha"]), ("derf", ["alpha", "shift"]),
+        ("seednorm", ["alpha", "beta"]),
+    ],
+)  # fmt: skip
+def test_parameters_of_norms_are_the_published_ones(norm: str, names: list[str]) -> None:
+    assert [n for n, _ in tiny(norm=norm).final_layer.norm_final.named_parameters()] == names
+
+
+def test_a_norm_without_the_option_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NORMS, "registered", dict(NORMS.registered))
+
+    @register_norm("plain_scale")
+    class PlainScale(torch.nn.Module):
+        def __init__(self, dim: int) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(dim))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * self.weight
+
+    model = tiny(norm="plain_scale")
+    assert model.config.norm_options == {} and model.blocks[0].norm1.weight.shape == (48,)
+
+
+def test_what_starts_as_zero_is_chosen() -> None:
+    both, blocks, neither = (tiny(zero_init=value) for value in (True, "blocks", False))
+    assert both(*inputs()).sample.abs().max() == 0
+    for model in (blocks, neither):
+        assert model(*inputs()).sample.abs().mean() > 0.01
+        assert model.final_layer.adaLN_modulation[1].weight.abs().min() > 0
+    tokens, condition = torch.randn(2, 16, 48), torch.randn(2, 48)
+    assert torch.equal(blocks.blocks[1](tokens, condition), tokens)
+    assert not torch.allclose(neither.blocks[1](tokens, condition), tokens)
+
+
+def test_a_drop_path_that_blocks_do_not_have_is_refused() -> None:
+    with pytest.raises(ValueError, match="blocks of this model have no drop path; give a number"):
+        tiny(norm="seednorm", norm_options={"coefficient_dropout": "drop_path"})
 
 
 def test_one_shared_embedder_and_one_timestep_for_all() -> None:
@@ -131,6 +180,17 @@ def test_saving_and_loading_keep_the_norm(tmp_path: Path) -> None:
     loaded = DiT.from_pretrained(tmp_path)
     assert loaded.blocks[0].norm1.num_heads == 4
     torch.testing.assert_close(loaded(*inputs()).sample, model(*inputs()).sample)
+
+
+def test_a_model_saved_when_norms_were_affine_by_default_loads(tmp_path: Path) -> None:
+    model = awake(tiny(norm="dyt", norm_options={"affine": True}))
+    model.save_pretrained(tmp_path)
+    record = json.loads((tmp_path / "config.json").read_text())
+    record["norm_options"] = None
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    loaded = DiT.from_pretrained(tmp_path)
+    assert loaded.config.norm_options == {"affine": True}
+    assert torch.equal(loaded(*inputs()).sample, model(*inputs()).sample)
 
 
 def test_gradient_checkpointing_changes_no_gradient() -> None:

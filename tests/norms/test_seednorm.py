@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vision.norms import create_norm
+from vision.norms import convert_norms, create_norm
 from vision.norms.seednorm import seednorm
 
 seeds = st.integers(0, 2**31 - 1)
@@ -140,7 +140,7 @@ def test_heads_use_only_their_own_part_of_x():
 
 
 def test_dropout_acts_on_the_dynamic_part_in_training_only():
-    norm = create_norm("seednorm", 8, dropout=0.5).double()
+    norm = create_norm("seednorm", 8, coefficient_dropout=0.5).double()
     x, alpha, beta, _ = draw(0, 400, 8)
     norm.beta.data.copy_(beta)
     norm.alpha.data.copy_(alpha)
@@ -175,7 +175,84 @@ def test_heads_that_do_not_divide_dim_are_refused_with_those_that_do(num_heads):
         create_norm("seednorm", 8, num_heads=num_heads)
 
 
-@pytest.mark.parametrize("dropout", [-0.1, 1, 1.5])
-def test_dropout_outside_its_range_is_refused(dropout):
-    with pytest.raises(ValueError, match="at least 0 and below 1"):
-        create_norm("seednorm", 8, dropout=dropout)
+@pytest.mark.parametrize("rate", [-0.1, 1, 1.5, "block"])
+def test_dropout_outside_its_range_is_refused(rate):
+    with pytest.raises(ValueError, match="at least 0 and below 1, or 'drop_path'"):
+        create_norm("seednorm", 8, coefficient_dropout=rate)
+
+
+def test_the_former_name_of_coefficient_dropout_is_refused_with_the_new_one():
+    with pytest.raises(ValueError, match="no option 'dropout'; did you mean 'coefficient_dropout'"):
+        create_norm("seednorm", 8, dropout=0.1)
+
+
+def test_dropout_draws_once_per_token_and_head_and_keeps_the_mean():
+    norm = create_norm("seednorm", 8, num_heads=4, coefficient_dropout=0.25).double()
+    x = draw(0, 1, 8)[0].expand(20_000, 8)  # the same token again and again
+    norm.beta.data.fill_(0.5)
+    torch.manual_seed(0)
+    dropped = norm(x) - unit(x)  # gamma is 1
+    whole = (norm.eval()(x) - unit(x))[0]
+    gone = (dropped.abs() < 1e-12).unflatten(-1, (4, 2))
+    assert torch.equal(gone[..., 0], gone[..., 1])  # one draw for both channels of a head
+    heads = gone[..., 0].double()
+    # four standard errors of 20,000 draws: 0.012
+    assert (heads.mean(0) - 0.25).abs().max() < 0.013
+    assert (heads.T.corrcoef() - torch.eye(4)).abs().max() < 0.03
+    torch.testing.assert_close(dropped.mean(0), whole, rtol=0.02, atol=0)
+
+
+def test_drop_path_is_the_rate_of_the_block_and_0_outside():
+    timm = pytest.importorskip("timm")
+    model = timm.create_model(
+        "vit_tiny_patch16_224", img_size=32, embed_dim=24, depth=3, drop_path_rate=0.3, qk_norm=True
+    )
+    conversion = convert_norms(model, "seednorm", coefficient_dropout="drop_path")
+    for i, block in enumerate(model.blocks):
+        for norm in (block.norm1, block.norm2, block.attn.q_norm, block.attn.k_norm):
+            assert norm.dropout_rate == pytest.approx(0.15 * i)
+    assert model.norm.dropout_rate == 0
+    assert str(conversion).endswith("SeeDNorm: 13 LayerNorm; coefficient dropout 0 to 0.3 by block")
+    fixed = convert_norms(model, "seednorm", coefficient_dropout=0.2)
+    assert str(fixed).endswith("13 SeeDNorm; coefficient dropout 0.2")
+    assert "dropout" not in str(convert_norms(model, "seednorm"))
+    plain = timm.create_model("vit_tiny_patch16_224", img_size=32, embed_dim=24, depth=2)
+    said = str(convert_norms(plain, "seednorm", coefficient_dropout="drop_path"))
+    assert said.endswith("coefficient dropout 0 everywhere: the blocks have no drop path")
+
+
+def test_drop_path_counts_in_a_convnext_too():
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("convnext_atto", drop_path_rate=0.1)
+    convert_norms(model, "seednorm", coefficient_dropout="drop_path")
+    blocks = [block for stage in model.stages for block in stage.blocks]
+    rates = [block.norm.dropout_rate for block in blocks]
+    assert rates[0] == 0 and rates[1:] == [block.drop_path.drop_prob for block in blocks[1:]]
+    assert rates[-1] == pytest.approx(0.1) and model.stages[1].downsample[0].dropout_rate == 0
+
+
+def test_drop_path_without_a_block_is_refused_when_it_would_train():
+    norm = create_norm("seednorm", 8, coefficient_dropout="drop_path")
+    x = torch.randn(3, 8)
+    with pytest.raises(ValueError, match="told no block; let convert_norms place it"):
+        norm(x)
+    assert torch.equal(norm.eval()(x), create_norm("seednorm", 8)(x))
+
+
+@pytest.mark.parametrize(("dot_scale", "divisor"), [("none", 1), ("dim", 24), ("head_dim", 6)])
+def test_dot_scale_divides_the_product_within_the_tanh(dot_scale, divisor):
+    x, alpha, beta, gamma = (t.requires_grad_() for t in draw(1, 5, 24))
+    norm = create_norm("seednorm", 24, num_heads=4, dot_scale=dot_scale).double()
+    norm.load_state_dict({"alpha": alpha, "beta": beta, "gamma": gamma})
+    dots = (x * beta).view(5, 4, 6).sum(-1) / divisor
+    expected = (torch.tanh(dots).repeat_interleave(6, dim=1) * alpha + gamma) * unit(x)
+    y, g = norm(x), draw(2, 5, 24)[0]
+    torch.testing.assert_close(y, expected, rtol=1e-9, atol=1e-9)
+    got = torch.autograd.grad(y, (x, norm.alpha, norm.beta, norm.gamma), g)
+    wanted = torch.autograd.grad(expected, (x, alpha, beta, gamma), g)
+    torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_dot_scale_is_one_of_three():
+    with pytest.raises(ValueError, match="one of none, dim, head_dim, got 'heads'"):
+        create_norm("seednorm", 8, dot_scale="heads")

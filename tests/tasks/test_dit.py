@@ -130,6 +130,22 @@ def test_options_reach_the_model_and_errors_name_their_key() -> None:
         make_task("norm.options.num_heads=5")
 
 
+def test_a_run_that_had_affine_norms_by_default_is_not_resumed_without_them() -> None:
+    affine = make_task("norm.options.affine=true")
+    state = {f"model.{name}": tensor for name, tensor in affine.model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"add norm\.options\.affine=true to its config\.yaml"):
+        make_task().on_load_checkpoint({"state_dict": state})
+    affine.on_load_checkpoint({"state_dict": state})
+
+
+def test_the_start_of_a_run_says_that_norms_are_not_affine() -> None:
+    plain = "3 norms -> SeeDNorm: 3 LayerNorm"
+    assert str(make_task("norm.options.affine=true").conversion) == plain
+    assert str(make_task().conversion) == f"{plain}; affine=false, as published"
+    dropped = make_task("norm.options.coefficient_dropout=0.1").conversion
+    assert dropped.notes == ("affine=false, as published", "coefficient dropout 0.1")
+
+
 def test_small_images_are_enlarged_so_that_people_can_see_them() -> None:
     grid = image_grid(torch.full((6, 1, 8, 8), 255, dtype=torch.uint8), columns=3)
     assert grid.shape == (3, 2 * 34 + 2, 3 * 34 + 2)

@@ -74,7 +74,7 @@ def test_an_exported_run_gives_identical_logits(forked, trained: Path, tmp_path:
 
 def test_an_exported_layernorm_run_is_a_timm_model(forked, small, tmp_path: Path) -> None:
     arguments = [*small, "trainer.epochs=1", f"output_dir={tmp_path}"]
-    forked("tools/train.py", "configs/vit_ti.yaml", "configs/norm/layernorm.yaml", *arguments)
+    forked("tools/train.py", "configs/vit_ti.yaml", "norm.name=layernorm", *arguments)
     run = tmp_path / "vit_ti_layernorm"
     forked("tools/evaluate.py", run, "--export", tmp_path / "exported")
     model = timm.create_model(f"local-dir:{tmp_path / 'exported'}", pretrained=True).eval()

@@ -187,7 +187,7 @@ def test_a_dit_trains_on_encoded_latents_and_decodes_its_samples(forked, tmp_pat
         "trainer.progress_bar=false", "dit.sample_every_n_steps=4", "dit.sample_steps=2",
         f"output_dir={tmp_path}", "name=run",
     ]  # fmt: skip
-    forked("tools/train.py", "configs/dit_b4.yaml", "configs/norm/layernorm.yaml", *overrides)
+    forked("tools/train.py", "configs/dit_b4.yaml", "norm.name=layernorm", *overrides)
     assert (tmp_path / "run" / "samples" / "step_0000004.png").exists()
     sample(tmp_path / "run", tmp_path / "out", n=2)
     with Image.open(tmp_path / "out" / "images" / "000001.png") as image:

@@ -113,7 +113,7 @@ def test_fine_tuning_starts_from_a_run(forked, small, trained: Path, tmp_path: P
     start = json.loads((trained / "summary.json").read_text())
     assert summary["metrics"]["test/top1"] > start["metrics"]["test/top1"] - 5
     refused = forked(
-        "tools/train.py", "configs/vit_ti.yaml", "configs/norm/dyt.yaml",
+        "tools/train.py", "configs/vit_ti.yaml", "norm.name=dyt",
         *small, f"output_dir={tmp_path}",
         f"model.init_from={trained}", code=2,
     )  # fmt: skip
@@ -145,7 +145,7 @@ def test_a_norm_of_ones_own_is_one_decorated_class(forked, small, tmp_path: Path
 
 def test_a_diverging_run_stops_with_code_3(tool, small, tmp_path: Path) -> None:
     result = tool(
-        "train", "configs/vit_ti.yaml", "configs/norm/layernorm.yaml",
+        "train", "configs/vit_ti.yaml", "norm.name=layernorm",
         *small, f"output_dir={tmp_path}",
         "optim.lr=1e30", "optim.clip_grad=null", "trainer.log_every_n_steps=1", code=3,
     )  # fmt: skip
@@ -186,7 +186,8 @@ def test_resume_after_sigkill_is_bit_exact(
     tool, forked, kill, assert_same_training, small, tmp_path: Path
 ) -> None:
     arguments = [
-        *CONFIG, *small, "trainer.epochs=4", "norm.options={num_heads: 4, dropout: 0.1}",
+        *CONFIG, *small, "trainer.epochs=4",
+        "norm.options={num_heads: 4, coefficient_dropout: drop_path}",
         "trainer.batch_size_device=16", "trainer.checkpoint_every_n_steps=3",
         "trainer.log_every_n_steps=2", "data.augment.re_prob=0.3",
         "data.augment.auto_augment=rand-m5", "model.drop_path_rate=0.2", "model.drop_rate=0.1",

@@ -5,13 +5,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from vision.config import Config, load_config
+from vision.config.load import split_arguments
+from vision.models.classifier import create_classifier
 from vision.training.build import check_build
 from vision.training.check import check_config, load_checked
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-NORMS = sorted((CONFIGS / "norm").glob("*.yaml"))
+NORMS = [
+    *(str(CONFIGS / f"norm/{name}.yaml") for name in ("seednorm", "seednorm_drop_path")),
+    *("norm.name=layernorm", "norm.name=dyt"),
+]
 
 
 def refusal(*overrides: str) -> str:
@@ -76,15 +82,28 @@ def test_recipes_take_each_norm(recipe: str, tmp_path: Path) -> None:
     for split in ("train", "val"):
         (tmp_path / split / "n01440764").mkdir(parents=True)
     for norm in NORMS:
-        loaded = load_config(
-            [CONFIGS / "recipes" / f"{recipe}.yaml", norm], [f"data.root={tmp_path}"]
-        )
+        arguments = [str(CONFIGS / "recipes" / f"{recipe}.yaml"), norm, f"data.root={tmp_path}"]
+        loaded = load_config(*split_arguments(arguments))
         check(loaded.config)
         config = loaded.config
         assert config.data.img_size == 224
         assert config.model.patch_size is None
         assert config.trainer.batch_size_total == 4096
         assert config.name == f"{recipe}_{config.norm.name}"
+
+
+@pytest.mark.parametrize(("recipe", "rate"), [("imagenet_vit_b", 0.1), ("imagenet_vit_l", 0.4)])
+def test_recipes_drop_seednorms_coefficient_as_they_drop_paths(recipe: str, rate: float) -> None:
+    files = [CONFIGS / f"recipes/{recipe}.yaml", CONFIGS / "norm/seednorm_drop_path.yaml"]
+    with torch.device("meta"):
+        model, conversion = create_classifier(load_config(files).config, 1000)
+    blocks = list(model.get_submodule("blocks").children())
+    for i, block in enumerate(blocks):
+        for norm in (block.norm1, block.norm2):
+            assert norm.num_heads == 16
+            assert norm.dropout_rate == pytest.approx(rate * i / (len(blocks) - 1))
+    assert model.get_submodule("norm").dropout_rate == 0
+    assert str(conversion).endswith(f"coefficient dropout 0 to {rate} by block")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +119,7 @@ def test_looking_imports_no_torch(override: str, expected: str) -> None:
     code = (
         "import sys\n"
         "from vision.training.check import load_checked\n"
-        f"try: load_checked(['configs/vit_b.yaml', 'configs/norm/dyt.yaml', {override!r}])\n"
+        f"try: load_checked(['configs/vit_b.yaml', 'norm.name=dyt', {override!r}])\n"
         f"except ValueError as error: assert {expected!r} in str(error)\n"
         f"else: assert not {expected!r}\n"
         "heavy = {'torch', 'timm', 'pytorch_lightning', 'numpy'} & set(sys.modules); "
@@ -144,9 +163,8 @@ def test_mae_recipes_take_each_norm(recipe: str, batch: int, tmp_path: Path) -> 
     step = recipe.removeprefix("mae").removeprefix("_")
     name = f"imagenet_mae_{step}_b" if step else "imagenet_mae_b"
     for norm in NORMS:
-        config = load_config(
-            [CONFIGS / "recipes" / f"{name}.yaml", norm], [f"data.root={tmp_path}"]
-        ).config
+        arguments = [str(CONFIGS / "recipes" / f"{name}.yaml"), norm, f"data.root={tmp_path}"]
+        config = load_config(*split_arguments(arguments)).config
         check(config)
         assert config.data.img_size == 224
         assert config.model.patch_size is None

@@ -5,12 +5,16 @@ from pathlib import Path
 import pytest
 
 from vision.config import load_config
+from vision.config.load import split_arguments
 from vision.training.build import check_build
 from vision.training.check import check_config
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("dit_*.yaml"))
-NORMS = sorted((ROOT / "configs/norm").glob("*.yaml"))
+NORMS = [
+    *(str(path) for path in sorted((ROOT / "configs/norm").glob("dit_*.yaml"))),
+    *(str(ROOT / "configs/norm/seednorm.yaml"), "norm.name=layernorm", "norm.name=rmsnorm"),
+]
 
 
 def check(*overrides: str) -> None:
@@ -20,10 +24,10 @@ def check(*overrides: str) -> None:
     check_build(config)
 
 
-@pytest.mark.parametrize("norm", NORMS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("norm", NORMS, ids=lambda argument: Path(argument).stem)
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_shipped_configs_are_sound_with_each_norm(path: Path, norm: Path) -> None:
-    config = load_config([path, norm]).config
+def test_shipped_configs_are_sound_with_each_norm(path: Path, norm: str) -> None:
+    config = load_config(*split_arguments([str(path), norm])).config
     check_config(config)
     check_build(config)
     assert config.task == "dit"
@@ -55,6 +59,8 @@ def test_the_recipe_restores_the_published_size(tmp_path: Path) -> None:
         ("data.mean=[0.3]", r"data.mean = \[0.3\]: .*set it to \[0.5\]"),
         ("mix.mixup=0.2", r"mix.mixup = 0.2: task dit has no use for it"),
         ("dit.vae=somewhere", r"dit.vae = 'somewhere': decodes latents"),
+        ("dit.zero_init=none", r"dit.zero_init = 'none': .*valid: true, false, blocks"),
+        ("norm.options.coefficient_dropout=drop_path", r"norm.options = .*no drop path; give a nu"),
         ("dit.label_dropout=1", r"dit.label_dropout = 1.0: expected 0 or more, and less than 1"),
         ("dit.sample_steps=0", r"dit.sample_steps = 0: expected a number from 1 to 1000"),
         ("data.name=latents", r"data.root = null"),

@@ -12,7 +12,7 @@ from vision.checkpoints.read import find_checkpoint, load_strict, read_checkpoin
 from vision.config import Config, load_config
 from vision.config.load import Source
 from vision.models.classifier import create_classifier
-from vision.models.dit import create_dit
+from vision.models.dit import DiT, create_dit, differs_by_affine
 from vision.models.mae import create_mae
 from vision.norms.registry import load_norm_module
 
@@ -70,5 +70,9 @@ def load_run(
     class_names = list(record["class_names"])
     model = _CREATE[record["task"]](config, len(class_names))
     averaged = config.ema.decay is not None if ema is None else ema
-    load_strict(model, state_dict_of(content, averaged), str(file))
+    state = state_dict_of(content, averaged)
+    if isinstance(model, DiT) and differs_by_affine(model, state.keys()):
+        config.norm.options["affine"] = True  # what was left out meant it when the run was trained
+        model = create_dit(config, len(class_names))
+    load_strict(model, state, str(file))
     return LoadedRun(model.eval(), config, class_names, file)

@@ -155,7 +155,8 @@ class DitConfig:
     learn_sigma: bool = True  # learn the variance too, by the variational bound
     # weigh the squared error by min(SNR, this); null: off
     min_snr_gamma: float | None = setting(None, more_than=0)
-    zero_init: bool = True  # adaLN-Zero: blocks start as the identity
+    # adaLN-Zero: blocks start as the identity, the output as zero; blocks: not the output
+    zero_init: Literal[True, False, "blocks"] = True
     gradient_checkpointing: bool = False  # less memory, a third more computation
     vae: str | None = None  # AutoencoderKL that decodes latents: hub id or folder; null: pixels
     # a grid from fixed noise, of the averaged weights

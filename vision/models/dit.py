@@ -6,7 +6,8 @@ Modules are named as in the published checkpoints, so that those load as they ar
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection
+from typing import Any, Literal
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -21,8 +22,10 @@ from vision.config import Config
 from vision.errors import nearest
 from vision.models.check import check_heads, check_patches
 from vision.models.patches import unpatchify
+from vision.norms import Norm
 from vision.norms.convert import place_norms
 from vision.norms.registry import create_norm
+from vision.norms.registry import norm_options as _options_of
 from vision.norms.tokens import TokenLayout
 
 _FREQUENCIES = 256  # sines and cosines that encode a timestep
@@ -33,6 +36,7 @@ _SIZES = {  # (depth, embed_dim, num_heads), table 1 of https://arxiv.org/abs/22
     "l": (24, 1024, 16),
     "xl": (28, 1152, 16),
 }
+ZeroInit = Literal[True, False, "blocks"]
 DIT_NAMES = tuple(f"dit_{size}_{patch}" for size in _SIZES for patch in (2, 4, 8))
 
 
@@ -110,11 +114,11 @@ class DiT(ModelMixin, ConfigMixin):
         mlp_ratio: Width of the MLP over that of a token.
         num_classes: Classes; the null class has the number `num_classes`.
         learn_sigma: Predict the variance too, in a second half of the output's channels.
-        norm: A name from `vision.norms.list_norms()`, used for all norms. "layernorm" has no
-            parameters, as published, unless `norm_options` asks for them; other norms keep theirs,
-            which act before the condition does.
-        norm_options: Keyword options of that norm.
-        zero_init: adaLN-Zero: blocks start as the identity, the output as zero.
+        norm: A name from `vision.norms.list_norms()`, used for all norms.
+        norm_options: Keyword options of that norm. `affine`, where its class has that option, is
+            false unless given here: the condition scales and shifts, as published.
+        zero_init: adaLN-Zero, where blocks start as the identity and the output as zero; "blocks"
+            for blocks alone, False for neither, as the suites of Derf and DyT have them.
 
     Raises:
         ValueError: an unknown norm, an option that it does not take, or sizes that do not divide.
@@ -138,13 +142,15 @@ class DiT(ModelMixin, ConfigMixin):
         learn_sigma: bool = True,
         norm: str = "layernorm",
         norm_options: dict[str, Any] | None = None,
-        zero_init: bool = True,
+        zero_init: ZeroInit = True,
     ) -> None:
         super().__init__()
         _check_sizes(sample_size, patch_size, embed_dim, num_heads)
         self.out_channels = in_channels * (2 if learn_sigma else 1)
-        published = {"affine": False} if norm == "layernorm" else {}
-        layer = {"name": norm, **published, **(norm_options or {})}
+        published = {"affine": False} if "affine" in _options_of(norm) else {}
+        options = {**published, **(norm_options or {})}
+        self.register_to_config(norm_options=options)  # `affine` is always on record
+        layer = {"name": norm, **options}
         self.x_embedder = PatchEmbed(sample_size, patch_size, in_channels, embed_dim)
         self.t_embedder = TimestepEmbedder(embed_dim)
         self.y_embedder = LabelEmbedder(num_classes, embed_dim)
@@ -155,9 +161,21 @@ class DiT(ModelMixin, ConfigMixin):
             DiTBlock(embed_dim, num_heads, mlp_ratio, layer) for _ in range(depth)
         )
         self.final_layer = FinalLayer(embed_dim, patch_size**2 * self.out_channels, layer)
+        for module in self.modules():
+            if isinstance(module, Norm):
+                module.enter_block(None)
         place_norms(self.modules(), TokenLayout((grid, grid)), "DiT")
         self.gradient_checkpointing = False
         self._initialize(zero_init)
+
+    @classmethod
+    def from_config(cls, config: Any = None, *arguments: Any, **options: Any) -> Any:
+        """As in diffusers, for a saved configuration; one that does not say `affine` is older than
+        its default of false, when only "layernorm" had it."""
+        norm, given = config.get("norm", "layernorm"), config.get("norm_options") or {}
+        if norm != "layernorm" and "affine" in _options_of(norm) and "affine" not in given:
+            config = {**config, "norm_options": {**given, "affine": True}}
+        return super().from_config(config, *arguments, **options)
 
     def forward(
         self,
@@ -179,7 +197,7 @@ class DiT(ModelMixin, ConfigMixin):
         output = unpatchify(self.final_layer(x, condition), self.config.patch_size)
         return Transformer2DModelOutput(sample=output) if return_dict else (output,)
 
-    def _initialize(self, zero_init: bool) -> None:
+    def _initialize(self, zero_init: ZeroInit) -> None:
         """Initial values as published."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -190,10 +208,11 @@ class DiT(ModelMixin, ConfigMixin):
             nn.init.zeros_(self.x_embedder.proj.bias)
         for embedding in (self.y_embedder.embedding_table, *self.t_embedder.mlp[::2]):
             nn.init.normal_(embedding.weight, std=0.02)
-        if zero_init:
-            for module in self.modules():
-                if isinstance(module, (DiTBlock, FinalLayer)):
-                    nn.init.zeros_(module.adaLN_modulation[1].weight)  # type: ignore[arg-type]
+        kinds = {True: (DiTBlock, FinalLayer), "blocks": (DiTBlock,), False: ()}[zero_init]
+        for module in self.modules():
+            if isinstance(module, kinds):
+                nn.init.zeros_(module.adaLN_modulation[1].weight)  # type: ignore[arg-type]
+        if zero_init is True:
             nn.init.zeros_(self.final_layer.linear.weight)
 
 
@@ -220,6 +239,16 @@ def named_dit(name: str, **options: Any) -> DiT:
     """A published size by name, such as "dit_b_4"; `options` that are not None replace its own."""
     given = {key: value for key, value in options.items() if value is not None}
     return DiT(**{**dit_size(name), **given})
+
+
+def differs_by_affine(model: DiT, names: Collection[str]) -> bool:
+    """Whether tensors called `names` are those of `model` and, besides, of affine norms.
+
+    So are those of runs from before `affine` was false by default for all norms.
+    """
+    norms = {name for name, module in model.named_modules() if isinstance(module, Norm)}
+    unknown = set(names) - model.state_dict().keys()
+    return bool(unknown) and all(name.rpartition(".")[0] in norms for name in unknown)
 
 
 def create_dit(config: Config, num_classes: int) -> DiT:

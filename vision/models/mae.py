@@ -212,7 +212,8 @@ def create_mae(config: Config) -> tuple[MAE, Conversion]:
         )
     except ValueError as error:
         raise ValueError(f"mae.decoder_norm = {name!r}: {error}") from error
-    return model, Conversion(swapped.swapped + more.swapped, swapped.skipped)
+    notes = (*swapped.notes, *(f"decoder: {note}" for note in more.notes))
+    return model, Conversion(swapped.swapped + more.swapped, swapped.skipped, notes)
 
 
 def sincos_positions(dim: int, grid: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -79,6 +79,18 @@ class Norm(nn.Module):
     def follow(self, progress: float) -> None:
         """Told before each training step how much of the run is done, 0 to 1, for schedules."""
 
+    def enter_block(self, drop_path_rate: float | None) -> None:
+        """Told, when it is placed in a model, the drop-path rate of the block it stands in.
+
+        0 outside of blocks, None in a model whose blocks have no drop path. Raises ValueError
+        where an option of the norm needs one.
+        """
+
+    @classmethod
+    def remark(cls, norms: Sequence[Norm]) -> str:
+        """What the line at the start of a run adds about `norms`, all those of this class."""
+        return ""
+
     def reset_parameters(self) -> None:
         """Sets all parameters and buffers to their initial values."""
 
@@ -135,6 +147,15 @@ class Norm(nn.Module):
         if self.channels_first:
             options["channels_first"] = True
         return ", ".join([str(self.dim), *(f"{key}={value}" for key, value in options.items())])
+
+
+def remarks(norms: Iterable[nn.Module]) -> tuple[str, ...]:
+    """The `remark` of each class among `norms` that has one."""
+    classes: dict[type[Norm], list[Norm]] = {}
+    for norm in norms:
+        if isinstance(norm, Norm):
+            classes.setdefault(type(norm), []).append(norm)
+    return tuple(filter(None, (cls.remark(group) for cls, group in classes.items())))
 
 
 def fill(parameters: Sequence[tuple[Tensor | None, float]]) -> None:

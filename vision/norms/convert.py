@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from vision.norms.base import Norm
+from vision.norms.base import Norm, remarks
+from vision.norms.blocks import drop_path_rate_at
 from vision.norms.recognize import (
     contains_activation,
     is_affine,
@@ -35,10 +36,12 @@ class Conversion:
         swapped: (qualified name, old type, new type) of each norm; a norm that the model holds
             under several names is listed under the first.
         skipped: (qualified name, type, reason) of each norm left as it was.
+        notes: What else there is to say about the new norms.
     """
 
     swapped: tuple[tuple[str, str, str], ...]
     skipped: tuple[tuple[str, str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         new = " and ".join(dict.fromkeys(kind for _, _, kind in self.swapped))
@@ -46,7 +49,7 @@ class Conversion:
         text = f"{_count(len(self.swapped))} -> {new}: {old}"
         if self.skipped:
             text += f"; {len(self.skipped)} left: {_left(self.skipped)}"
-        return text
+        return "; ".join([text, *self.notes])
 
 
 def convert_norms(
@@ -106,9 +109,13 @@ def convert_norms(
             swaps.append((names, old, new))
     if not swaps:
         raise ValueError(_nothing_to_swap(model, name, found, skipped, include, exclude))
-    place_norms((new for _, _, new in swaps), layout or read_layout(model), type(model).__name__)
+    news = [new for _, _, new in swaps]
+    for names, _, new in swaps:
+        if isinstance(new, Norm):
+            new.enter_block(drop_path_rate_at(model, names[0]))
+    place_norms(news, layout or read_layout(model), type(model).__name__)
     swapped = tuple(_swap(model, *swap) for swap in swaps)
-    return Conversion(swapped, tuple(skipped))
+    return Conversion(swapped, tuple(skipped), remarks(news))
 
 
 def place_norms(norms: Iterable[nn.Module], layout: TokenLayout | None, model: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,8 @@ from vision.datasets.dataset import Batch
 from vision.diffusion.load_pipeline import make_pipeline
 from vision.diffusion.objective import DiffusionObjective, Terms, drop_labels
 from vision.diffusion.pipeline import DiTPipeline
-from vision.models.dit import DiT, create_dit, dit_size
+from vision.models.dit import DiT, create_dit, differs_by_affine, dit_size
+from vision.norms.base import remarks
 from vision.norms.convert import Conversion
 from vision.registry import TASKS
 from vision.seeding import generator_for
@@ -113,6 +114,16 @@ class DiTTask(VisionTask):
                 count.reset()  # type: ignore[operator]
         return loss
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a run that was trained with affine norms while they were the default."""
+        super().on_load_checkpoint(checkpoint)
+        names = {n.removeprefix("model.") for n in checkpoint["state_dict"] if n[:6] == "model."}
+        if differs_by_affine(cast(DiT, self.model), names):
+            raise ValueError(
+                f"norm.options = {self.config.norm.options}: the run has affine norms, once the "
+                "default; add norm.options.affine=true to its config.yaml and resume with that file"
+            )
+
     def evaluate_batch(self, batch: Batch) -> None:
         noise, t, _ = self._draws(batch, "judge")
         for model, means in zip(self.evaluated_models().values(), self.metrics, strict=True):
@@ -174,6 +185,10 @@ def _norms(model: DiT) -> Conversion:
     """The norms that replace the LayerNorms of the published model."""
     names = [name for name, _ in model.named_modules() if name.split(".")[-1].startswith("norm")]
     names = [name for name in names if not name.startswith("norm") and ".attn." not in name]
-    kinds = [type(model.get_submodule(name)).__name__ for name in names]
-    named = [(n, k) for n, k in zip(names, kinds, strict=True) if k != "Identity"]
-    return Conversion(tuple((name, "LayerNorm", kind) for name, kind in named))
+    norms = [(name, model.get_submodule(name)) for name in names]
+    norms = [(name, norm) for name, norm in norms if not isinstance(norm, nn.Identity)]
+    swapped = tuple((name, "LayerNorm", type(norm).__name__) for name, norm in norms)
+    notes = remarks(norm for _, norm in norms)
+    if model.config.norm_options.get("affine") is False:
+        notes = ("affine=false, as published", *notes)
+    return Conversion(swapped, (), notes)

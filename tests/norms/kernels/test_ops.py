@@ -101,6 +101,24 @@ def test_keeps_no_more_than_layernorm_and_a_number_per_head(place, dtype, num_he
     assert ours <= theirs + 4 * num_heads * rows
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dot_scale", ["dim", "head_dim"])
+def test_dot_scale_is_served_with_its_gradients(place, dot_scale, dtype):
+    layer, plain = (norm(place, dot_scale=dot_scale) for _ in range(2))
+    plain.backend = "eager"
+    for made in (layer, plain):
+        made.beta.data *= 50  # so that a missing division would show
+    x = torch.randn(20, 32, device=place.device).to(dtype).requires_grad_()
+    results = []
+    for made in (layer, plain):
+        y = made(x)
+        leaves = (x, made.alpha, made.beta, made.gamma)
+        results.append((y, *torch.autograd.grad(y.float().square().sum(), leaves)))
+    assert "seednorm" in type(layer(x).grad_fn).__name__
+    loose = {"rtol": 2e-5, "atol": 2e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
+    torch.testing.assert_close(*results, **loose)
+
+
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("channels_first", [True, False])
 def test_the_layer_agrees_with_its_plain_form(place, affine, channels_first):
@@ -120,7 +138,7 @@ def test_an_export_that_chooses_by_itself_holds_the_plain_formula(place):
 
 
 def test_dropout_in_training_takes_the_plain_form(place):
-    layer = norm(place, dropout=0.5)
+    layer = norm(place, coefficient_dropout=0.5)
     x = torch.randn(8, 32, device=place.device)
     assert "seednorm" in type(layer.eval()(x).grad_fn).__name__
     assert "seednorm" not in type(layer.train()(x).grad_fn).__name__

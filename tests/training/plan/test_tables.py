@@ -7,6 +7,7 @@ import pytest
 
 from vision.config import load_config
 from vision.errors import ConfigError
+from vision.training.plan.planner import Planner
 from vision.training.plan.tables import (
     RECIPES,
     hardware_rows,
@@ -59,6 +60,16 @@ def test_plan_prints_without_data_what_the_document_says(
     hours = next(row[-1] for row in own if row[0] == "8")
     published = next(row for row in rows if row[1] == "ViT-B/16")
     assert f"{float(hours):.0f}" == published[4].split(", ")[3]
+
+
+def test_the_recipe_with_coefficient_dropout_costs_what_is_said() -> None:
+    files = [
+        ROOT / f"configs/{n}.yaml" for n in ("recipes/imagenet_vit_b", "norm/seednorm_drop_path")
+    ]
+    planner = Planner(load_config(files).config)
+    hours = round(planner.plan(planner.layout(8)).gpu_hours)
+    for page in ("README.md", "docs/scaling.md"):
+        assert f" {hours} GPU hours" in (ROOT / page).read_text("utf-8")
 
 
 def test_settings_save_what_they_should(rows: list[list[str]]) -> None:

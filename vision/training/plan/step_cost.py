@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from vision.config import Config
-from vision.norms.kernels import ops
 from vision.norms.registry import load_norm_module
 from vision.norms.seednorm import SeeDNorm
 from vision.registry import TASKS
@@ -151,7 +151,5 @@ def fake_tensors() -> Iterator[None]:
 def use_fused_kernels(model: nn.Module) -> None:
     """Let each SeeDNorm call its GPU operator; its own choice goes by the device, here the CPU."""
     for norm in model.modules():
-        if isinstance(norm, SeeDNorm) and norm.backend != "eager" and not norm.dropout:
-            p = (norm.alpha, norm.beta, norm.gamma, norm.num_heads, norm.eps)
-            kernel: Any = lambda x, p=p: ops.seednorm(x, *p, backend="triton")  # noqa: E731
-            norm.normalize_promoted = kernel  # type: ignore[method-assign]
+        if isinstance(norm, SeeDNorm) and norm.backend != "eager" and not norm.dropout_rate:
+            norm.normalize_promoted = partial(norm.fused, backend="triton")  # type: ignore[method-assign]

@@ -124,8 +124,10 @@ def variant_rows(plans: dict[str, TrainingPlan]) -> list[list[str]]:
 def recipe_planner(recipe: str, *overrides: str, norm: str = "seednorm") -> Planner:
     """The planner of a shipped recipe with a norm."""
     before = ["dit_xl2"] if recipe == "imagenet_dit" else []  # has no model of its own
-    files = [_CONFIGS / f"{n}.yaml" for n in (*before, f"recipes/{recipe}", f"norm/{norm}")]
-    return Planner(load_config(files, overrides).config)
+    named = f"norm/{norm}"  # an overlay where there is one, its name otherwise
+    after = [named] if (_CONFIGS / f"{named}.yaml").is_file() else []
+    files = [_CONFIGS / f"{n}.yaml" for n in (*before, f"recipes/{recipe}", *after)]
+    return Planner(load_config(files, [f"norm.name={norm}", *overrides]).config)
 
 
 def recipe_rows(recipe: str) -> list[list[str]]:
