@@ -61,10 +61,10 @@ class AugmentConfig:
 class DataConfig:
     """Where images come from and how they are read."""
 
-    # digits, folder, tar, wds, hfds/NAME or hfids/NAME (Hugging Face, whole or streamed) or
+    # digits, folder, wds, hfds/NAME or hfids/NAME (Hugging Face, whole or streamed) or
     # torch/NAME (torchvision)
     name: str = "digits"
-    root: str | None = None  # folder, tar file or cache folder; digits needs none
+    root: str | None = None  # folder of the data, or cache folder; digits needs none
     train_split: str = "train"
     val_split: str = "validation"  # evaluated during training
     test_split: str | None = None  # evaluated at the end; null: the validation split

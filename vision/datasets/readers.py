@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from PIL import Image
 from timm.data import create_dataset
+from timm.utils.misc import natural_key
 
 from vision.config.schema import DataConfig
 from vision.datasets.digits import DigitsReader
 from vision.datasets.hugging_face import HuggingFaceReader
 from vision.datasets.hugging_face_stream import HuggingFaceStream
-from vision.datasets.image_files import list_images
+from vision.datasets.image_files import ENDINGS, ending_of, is_hidden, list_images, load
 from vision.datasets.latents import LatentReader
 from vision.datasets.reader import Reader
 from vision.datasets.splits import canonical, find_folder, find_shards
 from vision.datasets.webdataset import WebDatasetReader
+from vision.notices import notice
 
 
 def open_reader(config: DataConfig, split: str) -> Reader:
@@ -29,8 +32,8 @@ def open_reader(config: DataConfig, split: str) -> Reader:
     kind, _, name = config.name.partition("/")
     if kind == "digits":
         return DigitsReader(split)
-    if kind == "folder":
-        return FolderReader(find_folder(config, split))
+    if kind == "folder" or name == "image_folder":
+        return FolderReader(find_folder(config, split), as_torchvision=kind == "torch")
     if kind == "wds":
         return WebDatasetReader(find_shards(config, split))
     if kind == "latents":
@@ -43,43 +46,68 @@ def open_reader(config: DataConfig, split: str) -> Reader:
 
 
 class FolderReader(Reader):
-    """One sub-folder per class; classes in natural order of their names."""
+    """One sub-folder per class, named by the folder that holds an image.
 
-    def __init__(self, folder: Path) -> None:
-        self._samples, numbers = list_images(folder)
-        if not self._samples:
+    Classes are in natural order of their names; `as_torchvision`: by character, and named by the
+    first folder in deeper trees.
+    """
+
+    def __init__(self, folder: Path, as_torchvision: bool = False) -> None:
+        found = list_images(folder)
+        passed = found.passed_over()
+        if not found.files:
             raise FileNotFoundError(
-                f"data.root: Found 0 images in {folder}; expected CLASS/IMAGE in it"
+                f"data.root: Found 0 images in {folder}; expected CLASS/IMAGE in it, with an "
+                f"ending of docs/data.md{f' (passed over: {passed})' if passed else ''}"
             )
-        if "" in numbers:
+        if passed:
+            notice(f"{folder}: passed over {passed}")
+        self._files = found.files
+        if as_torchvision:
+            self._files.sort(
+                key=lambda file: (Path(file).relative_to(folder).parts[0], *os.path.split(file))
+            )
+        parts = [Path(file).relative_to(folder).parts[:-1] for file in found.files]
+        if () in parts:
             raise ValueError(
                 f"data.root: images lie directly in {folder} and so have no class; expected them "
                 "in one sub-folder per class"
             )
-        self.class_names = sorted(numbers, key=lambda name: numbers[name])
-        self.labels = [label for _, label in self._samples]
+        names = [folders[0 if as_torchvision else -1] for folders in parts]
+        self.class_names = sorted(set(names), key=str if as_torchvision else natural_key)
+        numbers = {name: number for number, name in enumerate(self.class_names)}
+        self.labels: list[int] = [numbers[name] for name in names]
 
     def __len__(self) -> int:
-        return len(self._samples)
+        return len(self._files)
 
     def __getitem__(self, index: int) -> tuple[IO[bytes], int]:
         """(open file, class)."""
-        path, label = self._samples[index]
-        return open(path, "rb"), label
+        return open(self._files[index], "rb"), self.labels[index]
 
     def filename(self, index: int) -> str:
         """Path, absolute where `data.root` is."""
-        return self._samples[index][0]
+        return self._files[index]
+
+
+def _is_image(path: str) -> bool:
+    name = Path(path).name
+    return ending_of(name) in ENDINGS and not is_hidden(name)
+
+
+# how data sets of files open them; the others have their pixels in arrays
+_LOADERS: dict[str, dict[str, Any]] = {
+    "imagenet": {"loader": load, "is_valid_file": _is_image},
+    "places365": {"loader": load},
+    "inaturalist": {"loader": load},
+}
 
 
 class TorchvisionReader(Reader):
-    """A torchvision data set, made by timm.data.create_dataset; it decodes its images itself."""
+    """A torchvision data set, made by timm.data.create_dataset, which opens its images itself."""
 
     def __init__(self, config: DataConfig, name: str, split: str) -> None:
         root = str(Path(str(config.root)).expanduser())
-        if name == "image_folder":
-            # timm would take the root itself, with the splits as classes, if it finds none
-            root = str(find_folder(config, split))
         self._name = f"{config.name}[{split}]"
         self._dataset = _create_torchvision(config, name, root, canonical(split))
         classes = getattr(self._dataset, "classes", None) or []
@@ -109,7 +137,7 @@ class TorchvisionReader(Reader):
 def _create_torchvision(config: DataConfig, name: str, root: str, split: str) -> Any:
     def create(download: bool) -> Any:
         return create_dataset(
-            f"torch/{name}", root=root, split=split, download=download, search_split=False
+            f"torch/{name}", root=root, split=split, download=download, **_LOADERS.get(name, {})
         )
 
     if config.download:
@@ -122,7 +150,6 @@ def _create_torchvision(config: DataConfig, name: str, root: str, split: str) ->
         fixes = {
             "imagenet": "put ILSVRC2012_devkit_t12.tar.gz and the image archives there "
             "(data/README.md)",
-            "image_folder": "expected one sub-folder of images per class",
         }
         download = (
             "the download failed; see data/README.md for how to get the files by hand"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vision.config.schema import DataConfig
@@ -54,6 +54,17 @@ def no_split(config: DataConfig, split: str, found: Iterable[str], expected: str
     )
 
 
+def check_classes(config: DataConfig, names: Sequence[str]) -> None:
+    """Raise ValueError where there is nothing to tell apart: fewer than two classes."""
+    if len(names) < 2:
+        where = f"data.root = {config.root!r}" if config.root else f"data.name = {config.name!r}"
+        raise ValueError(
+            f"{where}: has one class ({', '.join(names)}), a classifier needs two or more; put "
+            "the images of each class in a folder of its own, or use task mae, which needs no "
+            "classes"
+        )
+
+
 def find_folder(config: DataConfig, split: str) -> Path:
     """The sub-folder of `data.root` for `split`. Raises FileNotFoundError listing what is there."""
     root = _root(config)
@@ -71,8 +82,8 @@ def find_shards(config: DataConfig, split: str) -> list[Path]:
     for name in synonyms(split):
         # "train" in train-0000.tar and imagenet1k-train-0000.tar, not in pretrain-0000.tar
         word = re.compile(rf"(^|[-_.]){re.escape(name)}[-_.]")
-        named = [path for path in root.glob("*.tar") if word.search(path.name)]
-        if shards := sorted((root / name).glob("*.tar")) or sorted(named):
+        named = [path for path in _shards(root) if word.search(path.name)]
+        if shards := _shards(root / name) or named:
             return shards
     found = [path.name for path in root.iterdir() if path.is_dir() or path.suffix == ".tar"]
     expected = f"shards {split}/*.tar or {split}-*.tar"
@@ -88,6 +99,11 @@ def find_latents(config: DataConfig, split: str) -> Path:
     found = [path.parent.name for path in root.glob("*/index.json")]
     expected = f"{split}/index.json, which tools/encode_latents.py writes"
     raise FileNotFoundError(no_split(config, split, sorted(found), expected))
+
+
+def _shards(folder: Path) -> list[Path]:
+    # macOS puts a hidden ._NAME beside each file that it copies
+    return sorted(p for p in folder.glob("*.tar") if p.is_file() and not p.name.startswith("."))
 
 
 def _root(config: DataConfig) -> Path:

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from vision.datasets.image_files import IMG_EXTENSIONS
+from vision.datasets.image_files import ENDINGS, Listing, is_hidden
 from vision.datasets.index_cache import Arrays, cached_index
 from vision.datasets.reader import Reader
+from vision.notices import notice
 
 _LABEL = ".cls"
 
@@ -36,15 +37,19 @@ class WebDatasetReader(Reader):
         versions = [[state.st_size, state.st_mtime_ns] for state in states]
         # arrays: an object per image would take ten times the memory, once more in each worker
         self._index = cached_index(
-            ["wds", [str(shard.resolve()) for shard in shards], versions],
+            ["wds 2", sorted(ENDINGS), [str(shard.resolve()) for shard in shards], versions],
             lambda: _index_shards(shards),
         )
+        passed = bytes(self._index.pop("passed")[0]).decode("utf-8", "surrogateescape")
         self.labels: list[int] = self._index["label"].tolist()
         if not self.labels:
             raise FileNotFoundError(
                 f"data.root: no samples in {len(shards)} shards such as {shards[0]}; expected "
                 f"KEY.jpg and KEY{_LABEL} for each image"
+                f"{f' (passed over: {passed})' if passed else ''}"
             )
+        if passed:
+            notice(f"{shards[0].parent}: passed over {passed} in {len(shards)} shards")
         names = [shards[0].parent / "classes.txt", shards[0].parent.parent / "classes.txt"]
         found = [path.read_text("utf-8").splitlines() for path in names if path.is_file()]
         self.class_names = found[0] if found else None
@@ -67,9 +72,15 @@ class WebDatasetReader(Reader):
 
 
 def _index_shards(shards: Sequence[Path]) -> Arrays:
-    """`tar` (which shard), `name` (UTF-8), `offset`, `size` and `label` of each image, all [N]."""
-    parts = [_arrays(number, _index_shard(shard)) for number, shard in enumerate(shards)]
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    """`tar` (which shard), `name` (UTF-8), `offset`, `size` and `label` of each image, all [N].
+
+    `passed` [1] says what was passed over.
+    """
+    passed = Listing()
+    parts = [_arrays(number, _index_shard(shard, passed)) for number, shard in enumerate(shards)]
+    text = passed.passed_over().encode("utf-8", "surrogateescape")
+    arrays = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    return {**arrays, "passed": np.array([text], np.bytes_)}
 
 
 def _arrays(number: int, rows: Sequence[tuple[str, int, int, int]]) -> Arrays:
@@ -82,8 +93,8 @@ def _arrays(number: int, rows: Sequence[tuple[str, int, int, int]]) -> Arrays:
     }
 
 
-def _index_shard(shard: Path) -> list[tuple[str, int, int, int]]:
-    """(name, offset, size, label) of each image."""
+def _index_shard(shard: Path, passed: Listing) -> list[tuple[str, int, int, int]]:
+    """(name, offset, size, label) of each image; the other members are counted in `passed`."""
     images: dict[str, tarfile.TarInfo] = {}
     labels: dict[str, int] = {}
     try:
@@ -92,10 +103,14 @@ def _index_shard(shard: Path) -> list[tuple[str, int, int, int]]:
                 folder, slash, base = info.name.rpartition("/")
                 stem, dot, extension = base.partition(".")
                 key, extension = f"{folder}{slash}{stem}", (dot + extension).lower()
-                if info.isfile() and extension in IMG_EXTENSIONS:
+                if is_hidden(info.name):
+                    passed.hidden += 1
+                elif info.isfile() and extension in ENDINGS:
                     images[key] = info
                 elif info.isfile() and extension == _LABEL:
                     labels[key] = _parse_label(shard, info.name, tar.extractfile(info))
+                elif not info.isdir():
+                    passed.passed[extension if info.isfile() else "links and devices"] += 1
             _check_end(tar)
     except tarfile.TarError as error:
         raise ValueError(
@@ -123,7 +138,7 @@ def _check_end(tar: tarfile.TarFile) -> None:
 
 
 def _parse_label(shard: Path, name: str, file: Any) -> int:
-    text = file.read()
+    text = file.read(64)  # whatever its size
     try:
         return int(text)
     except ValueError:

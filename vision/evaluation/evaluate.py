@@ -17,6 +17,7 @@ from vision.checkpoints.export import export_model
 from vision.datasets.corruptions import SEVERITIES, corrupt, corruption_names
 from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.dataset import Batch
+from vision.datasets.splits import check_classes
 from vision.environment import choose_device
 from vision.errors import ConfigError
 from vision.evaluation.classifier import Classifier, load_classifier, load_timm, with_data
@@ -50,6 +51,7 @@ def evaluate(
             f"data.name = {config.name}: has {data.num_classes} classes, the model {len(names)}"
         )
     names = names or data.class_names
+    check_classes(config, names)
     device = choose_device()
     model = classifier.model.to(device)
     metrics = ClassificationMetrics(len(names)).to(device)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vision.config import Config
 from vision.datasets.dataset import Batch
+from vision.datasets.splits import check_classes
 from vision.metrics.classification import ClassificationMetrics
 from vision.models.classifier import create_classifier
 from vision.norms.convert import Conversion
@@ -28,6 +29,7 @@ class ClassifyTask(VisionTask):
     curves: ClassVar = {"loss": "cross-entropy (nats)", "top1": "top-1 accuracy (%)"}
 
     def __init__(self, config: Config, class_names: list[str], steps_per_epoch: int) -> None:
+        check_classes(config.data, class_names)
         super().__init__(config, class_names, steps_per_epoch)
         num_classes = len(class_names)
         mix = config.mix

@@ -22,6 +22,7 @@ from typing import Any
 from vision.config import Config, load_config, save_config
 from vision.config.load import leaf_keys
 from vision.files import write_json
+from vision.notices import is_first_process
 from vision.training.devices import check_launch
 
 # keys that may change on resume: none changes the results, apart from the number of devices, each
@@ -59,7 +60,7 @@ def check_run(config: Config, resume: bool) -> None:
     Imports no torch.
     """
     check_launch(config.trainer, os.environ)
-    if not _is_first_process():
+    if not is_first_process():
         return
     folder = run_directory(config)
     saved = folder / "config.yaml"
@@ -81,7 +82,7 @@ def open_run(config: Config) -> Path:
     """
     folder = run_directory(config)
     folder.mkdir(parents=True, exist_ok=True)
-    if _is_first_process():
+    if is_first_process():
         save_config(config, folder / "config.yaml")
     return folder
 
@@ -99,12 +100,6 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
     """`summary.json` of a finished run, None where it has not finished."""
     path = folder / "summary.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def _is_first_process() -> bool:
-    """Whether this is rank 0, by the launcher's variables: torch.distributed starts later."""
-    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-    return all(os.environ.get(name, "0") == "0" for name in ranks)
 
 
 def _reject_changes(saved: Config, given: Config, folder: Path) -> None:

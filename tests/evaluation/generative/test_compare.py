@@ -250,7 +250,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, extractor: Extractor) -> N
     with pytest.raises(ValueError, match="neither images"):
         open_image_set(str(tmp_path / "other.npz"))
     (tmp_path / "images").mkdir()
-    with pytest.raises(FileNotFoundError, match="no images; expected files ending in"):
+    with pytest.raises(FileNotFoundError, match="no images; expected files with an ending"):
         open_image_set(str(tmp_path / "images"))
     (tmp_path / "images" / "broken.png").write_bytes(b"no image")
     with pytest.raises(CorruptImageError, match=r"broken.png"):

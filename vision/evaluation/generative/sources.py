@@ -21,10 +21,11 @@ from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 from vision.config import load_config
 from vision.config.schema import DataConfig
 from vision.datasets.check import check_data
-from vision.datasets.image_files import IMG_EXTENSIONS, list_images, read_file
+from vision.datasets.image_files import list_images, read_file
 from vision.datasets.reader import Reader, read_image
 from vision.datasets.readers import open_reader
 from vision.diffusion.generate import Sampling, generate
+from vision.notices import notice
 
 
 class ImageSource(Protocol):
@@ -75,11 +76,16 @@ class FolderSource(_FileSource):
     def __init__(self, folder: Path, num_workers: int = 0) -> None:
         self.name = str(folder)
         self.num_workers = num_workers
-        self.files = sorted(Path(path).resolve() for path, _ in list_images(folder)[0])
+        found = list_images(folder)
+        passed = found.passed_over()
+        self.files = sorted(Path(path).resolve() for path in found.files)
         if not self.files:
             raise FileNotFoundError(
-                f"{folder}: no images; expected files ending in {', '.join(sorted(IMG_EXTENSIONS))}"
+                f"{folder}: no images; expected files with an ending of docs/data.md"
+                f"{f' (passed over: {passed})' if passed else ''}"
             )
+        if passed:
+            notice(f"{folder}: passed over {passed}")
 
     def __len__(self) -> int:
         return len(self.files)
@@ -88,7 +94,7 @@ class FolderSource(_FileSource):
         return pil_to_tensor(read_file(self.files[index], "RGB"))
 
     def fingerprint(self) -> str:
-        digest = hashlib.sha256(b"folder")
+        digest = hashlib.sha256(b"folder 2")  # 1: 16 bits were cut at 255
         for file in self.files:
             digest.update(hashlib.sha256(file.read_bytes()).digest())
         return digest.hexdigest()
@@ -130,7 +136,7 @@ class DataSource(_FileSource):
         return pil_to_tensor(image)
 
     def fingerprint(self) -> str:
-        digest = hashlib.sha256(f"data {self.size}".encode())
+        digest = hashlib.sha256(f"data 2 {self.size}".encode())
         for index in range(len(self.reader)):
             image, _ = self.reader[index]
             if isinstance(image, Image.Image):

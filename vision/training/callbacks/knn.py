@@ -13,6 +13,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.dataset import Batch
 from vision.metrics.knn import knn_predict
+from vision.notices import notice
 
 
 class KnnAccuracy(pl.Callback):
@@ -28,7 +29,7 @@ class KnnAccuracy(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Evaluate the untrained encoder, as a baseline."""
-        if trainer.global_step > 0:
+        if trainer.global_step > 0 or not self._has_classes(trainer):
             return
         training = pl_module.training
         pl_module.eval()
@@ -43,8 +44,16 @@ class KnnAccuracy(pl.Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Evaluate the encoder if the epoch is due."""
         epoch = trainer.current_epoch + 1
-        if epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs:
+        due = epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
+        if due and self._has_classes(trainer):
             pl_module.log("val/knn_top1", self._accuracy(trainer, pl_module))
+
+    def _has_classes(self, trainer: pl.Trainer) -> bool:
+        """Whether there are classes to tell apart; images without labels are in one folder."""
+        data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        if data.num_classes < 2:
+            notice("no val/knn_top1: the images have one class; mae.knn_every_n_epochs is ignored")
+        return data.num_classes > 1
 
     @torch.no_grad()
     def _accuracy(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> float:

@@ -1,0 +1,21 @@
+"""One line about what a program left out, replaced or changed by itself. Imports no torch."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+
+
+def is_first_process() -> bool:
+    """Whether this is rank 0, by the launcher's variables: torch.distributed starts later."""
+    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in ranks)
+
+
+@functools.cache  # a data set may be opened more than once
+def notice(line: str) -> None:
+    """Print `note: LINE` to stderr, once, in the first process of a run."""
+    if is_first_process():
+        print(f"note: {''.join(c if c.isprintable() else repr(c)[1:-1] for c in line)}",
+              file=sys.stderr, flush=True)  # fmt: skip
