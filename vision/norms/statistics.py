@@ -25,6 +25,11 @@ def gather_over_processes(x: Tensor) -> Tensor:
     return torch.cat(all_gather(x.contiguous())) if _several() else x
 
 
+def part_of_this_process(x: Tensor) -> Tensor:
+    """Of `[B, ...]` as `gather_over_processes` gives it, the samples that this process has."""
+    return x.chunk(dist.get_world_size())[dist.get_rank()] if _several() else x
+
+
 def batch_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and biased variance of each channel over all other axes and all processes.
 
