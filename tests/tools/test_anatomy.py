@@ -1,5 +1,6 @@
 """`tools/anatomy.py` through its command line."""
 
+import math
 import re
 from pathlib import Path
 
@@ -62,6 +63,24 @@ def test_what_the_papers_say_of_their_norms(tool, tmp_path: Path) -> None:
     assert seednorm["saturated", "100"] > 0.9
     assert [file.name for file in target.parent.iterdir()] == ["picture.png"]
     assert (np.asarray(Image.open(target).convert("L")) < 250).mean() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "limits"),
+    [  # of |x| at sizes 1 and 100 where the function is at 0.99 of its bound
+        ("dyt", (5.29, 0.0529)),
+        ("derf", (3.64, 0.0364)),
+        ("isru", (14.04, 0.1404)),
+        ("dyisru", (97.2, 0.972)),  # slope 1 and the bound √192
+        ("bhyt", (13.2, 13.2)),  # of an input that was divided by its RMS
+    ],
+)
+def test_what_is_saturated_of_normal_tokens(
+    forked, tmp_path: Path, name: str, limits: tuple[float, float]
+) -> None:
+    output = forked("tools/anatomy.py", name, "--output", tmp_path / "a.png").stdout
+    expected = [1 - math.erf(limit / 2**0.5) for limit in limits]
+    assert over_sizes(table(output)[name], "saturated")[1:] == pytest.approx(expected, abs=0.005)
 
 
 def test_without_noise_seednorm_starts_as_rmsnorm(forked, tmp_path: Path) -> None:

@@ -59,5 +59,12 @@ class BHyT(Norm):
         y = torch.tanh(self.lam.to(x.dtype) * self.inv_kappa * divide_by_rms(x, self.eps))
         return scale_and_shift(y, self.weight, None)
 
+    def diagnose(self, x: Tensor) -> dict[str, Tensor]:
+        """Fraction of the activations whose tanh is beyond ±0.99."""
+        x = x.movedim(1, -1) if self.channels_first else x
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        y = torch.tanh(self.lam * self.inv_kappa * divide_by_rms(x, self.eps))
+        return {"saturated": (y.abs() > 0.99).float().mean()}
+
     def shown_options(self) -> dict[str, Any]:
         return {"inv_kappa": self.inv_kappa, "eps": self.eps}

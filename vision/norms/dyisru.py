@@ -56,3 +56,7 @@ class DyISRU(Norm):
         # hypot, because x² overflows long before x does
         y = math.sqrt(self.dim) * (x / torch.hypot(x, self.c.to(x.dtype)))
         return scale_and_shift(y, self.weight, self.bias)
+
+    def diagnose(self, x: Tensor) -> dict[str, Tensor]:
+        """Fraction of the activations whose x/sqrt(x² + C) is beyond ±0.99."""
+        return {"saturated": ((x / torch.hypot(x, self.c)).abs() > 0.99).float().mean()}

@@ -53,3 +53,8 @@ class ISRU(Norm):
         z = self.alpha.to(x.dtype) * x + self.shift.to(x.dtype)
         # hypot, because z² overflows long before z does
         return scale_and_shift(z / torch.hypot(z, torch.ones_like(z)), self.weight, self.bias)
+
+    def diagnose(self, x: Tensor) -> dict[str, Tensor]:
+        """Fraction of the activations whose z/sqrt(z² + 1) is beyond ±0.99."""
+        z = self.alpha * x + self.shift
+        return {"saturated": ((z / torch.hypot(z, torch.ones_like(z))).abs() > 0.99).float().mean()}
