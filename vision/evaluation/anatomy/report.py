@@ -70,7 +70,7 @@ def report_anatomy(
     output.parent.mkdir(parents=True, exist_ok=True)
     figure = _picture(anatomies, size, caption, ordered=run is not None)
     with written(output) as temporary:
-        figure.savefig(temporary, dpi=120, format=output.suffix.removeprefix("."))
+        figure.savefig(temporary, dpi=110, format=output.suffix.removeprefix("."))
     print(f"written        {output}")
 
 

@@ -71,8 +71,10 @@ def _warm_up(norm: Norm, width: int, generator: torch.Generator) -> None:
 
 
 def _tokens(width: int, generator: torch.Generator) -> Tensor:
-    shape = (_IMAGES, _PREFIX + _GRID**2, width)
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
+    """Normal tokens of images in pairs x, −x, so that a running mean is 0 and no chance offset."""
+    shape = (_IMAGES // 2, _PREFIX + _GRID**2, width)
+    x = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return torch.cat([x, -x])
 
 
 def measure_run(path: str, images: int, seed: int) -> list[Anatomy]:
