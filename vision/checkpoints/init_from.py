@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vision.checkpoints.mae_names import with_encoder_prefix, without_decoder
 from vision.checkpoints.read import find_checkpoint, read_checkpoint, state_dict_of
+from vision.config.schema import ModelConfig
 from vision.norms import norm_parameters
 
 
@@ -37,20 +38,28 @@ class LoadReport:
 
 
 def initialize_from(
-    model: nn.Module, source: str, strict: bool = True, norm: str | None = None
+    model: nn.Module,
+    source: str,
+    strict: bool = True,
+    norm: str | None = None,
+    blocks: ModelConfig | None = None,
 ) -> LoadReport:
     """Load the weights of `source` (a run, a timm file, an MAE run or a published MAE) in `model`.
 
     Three things keep their initial values: a classifier head for other classes; the norm before it,
     if the file pools in another way; all norms, if the file has another norm and not `strict`.
     Position and patch embeddings of a ViT are interpolated to the model's grid. `norm` is the
-    model's `norm.name`, compared with the name that a run records.
+    model's `norm.name`, compared with the name that a run records; so are norm_placement and
+    residual of `blocks`, as tensors of the same names mean something else in other blocks. A file
+    that is no run counts as timm's blocks.
 
     Raises FileNotFoundError; ValueError if the file holds no encoder, lacks a tensor, has another
     shape for one, or was trained with another norm.
     """
     file = find_checkpoint(source)
     content = read_checkpoint(file)
+    if blocks is not None:
+        _check_blocks(source, content, blocks)
     own, state = model.state_dict(), state_dict_of(content)
     dropped: tuple[str, ...] = ()
     if "decoder_embed.weight" in own:
@@ -105,6 +114,17 @@ def _other_norms(
     if own == theirs and (norm is None or trained_with in (None, norm)):
         return set()
     return own
+
+
+def _check_blocks(source: str, content: dict[str, Any], model: ModelConfig) -> None:
+    record = (content.get("vision") or {}).get("config", {}).get("model", {})
+    for key, usual in (("norm_placement", "pre"), ("residual", "standard")):
+        ours, theirs = getattr(model, key) or usual, record.get(key) or usual
+        if ours != theirs:
+            raise ValueError(
+                f"model.init_from = {source}: its blocks have model.{key}={theirs}, the model's "
+                f"{ours}; set model.{key}={theirs}"
+            )
 
 
 def _check_fit(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor
 
 from vision.checkpoints.mae_names import with_encoder_prefix
@@ -45,7 +45,16 @@ def from_official(
 
 
 def to_official(model: MAE) -> dict[str, Tensor]:
-    """All tensors under the published names, which are timm's for the encoder."""
+    """All tensors under the published names, which are timm's for the encoder.
+
+    Raises ValueError for an encoder of other blocks, where these names mean something else.
+    """
+    kind = type(model.encoder.blocks[0])
+    if kind is not Block:
+        raise ValueError(
+            f"the encoder has blocks of kind {kind.__name__}, which the published format does not "
+            "know; keep the run's checkpoint"
+        )
     return {k.removeprefix("encoder."): v for k, v in model.state_dict().items()}
 
 

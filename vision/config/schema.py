@@ -35,6 +35,11 @@ class ModelConfig:
     embed_dim: int | None = setting(None, more_than=0)  # token width; ViTs only
     depth: int | None = setting(None, more_than=0)  # number of blocks; ViTs only
     num_heads: int | None = setting(None, more_than=0)  # attention heads, divide the width; ViTs
+    # where the norms of a block stand; ViTs only (vision/models/blocks.py)
+    norm_placement: Literal["pre", "res_post", "post", "peri"] | None = None
+    residual: Literal["standard", "fixup", "rescale"] = "standard"  # last two: blocks without norms
+    qk_norm: bool | None = None  # a norm of each head's queries and keys; ViTs only
+    mlp_norm: bool | None = None  # a norm behind the activation of each MLP; ViTs only
     global_pool: str | None = None  # "token", "avg", "map" (ViT); "avg" (ConvNeXt)
     drop_rate: float = setting(0.0, at_least=0, less_than=1)  # dropout before the classifier
     drop_path_rate: float = setting(0.0, at_least=0, less_than=1)  # stochastic depth, by depth

@@ -6,17 +6,21 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import LayerScale
+from timm.models.vision_transformer import Block, ResPostBlock, VisionTransformer
 from torch import nn
 
 from vision.config import Config
 from vision.config.schema import ModelConfig
 from vision.errors import nearest
+from vision.models.blocks import block_class
 from vision.models.check import check_heads, check_patches
 from vision.norms import convert_norms
 from vision.norms.convert import Conversion
 
 # settings of the same name in timm, where null leaves what the model's name says
 _SIZES = ("patch_size", "embed_dim", "depth", "num_heads", "global_pool")
+_BLOCKS = ("norm_placement", "residual", "qk_norm", "mlp_norm")
 
 
 def create_classifier(config: Config, num_classes: int) -> tuple[nn.Module, Conversion]:
@@ -56,6 +60,7 @@ def _create_network(config: Config, num_classes: int) -> nn.Module:
     options = {key: v for key in _SIZES if (v := getattr(model, key)) is not None}
     if model.name.startswith("vit_") or _has_fixed_input(model.name):
         options["img_size"] = config.data.img_size
+    blocks = _block_options(model)
     try:
         network = timm.create_model(
             model.name,
@@ -64,13 +69,62 @@ def _create_network(config: Config, num_classes: int) -> nn.Module:
             drop_rate=model.drop_rate,
             drop_path_rate=model.drop_path_rate,
             **options,
+            **blocks,
         )
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise _refusal(model, options, error) from error
+    if model.residual == "fixup" and isinstance(network.head, nn.Linear):
+        nn.init.zeros_(network.head.weight)  # as published
     patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
     if patch is not None:  # timm looks only when it is given images
         check_patches(config.data.img_size, patch[0] if isinstance(patch, tuple) else patch)
     return network
+
+
+def _block_options(model: ModelConfig) -> dict[str, Any]:
+    """timm's arguments for what the blocks are; {} if all is as the model's name says.
+
+    Raises ValueError, naming the key, where that name's blocks cannot be so.
+    """
+    standard = ModelConfig()
+    given = {k: v for k in _BLOCKS if (v := getattr(model, k)) != getattr(standard, k)}
+    if not given:
+        return {}
+    key, value = next(iter(given.items()))
+    with torch.device("meta"):
+        plain: Any = timm.create_model(model.name)
+    if not isinstance(plain, VisionTransformer):
+        raise ValueError(
+            f"model.{key} = {value!r}: {model.name} is no ViT of timm's; set it to "
+            f"{'null' if getattr(standard, key) is None else getattr(standard, key)}"
+        )
+    if {"norm_placement", "residual"} & given.keys():
+        _check_residual(model, given, plain.blocks[0])
+    block = block_class(model.norm_placement, model.residual, model.depth or len(plain.blocks))
+    options = {"block_fn": block, "qk_norm": model.qk_norm, "scale_mlp_norm": model.mlp_norm}
+    return {k: v for k, v in options.items() if v is not None}
+
+
+def _check_residual(model: ModelConfig, given: dict[str, Any], block: nn.Module) -> None:
+    """Raise ValueError where `given` settings exclude each other, or the block has other parts."""
+    if "residual" in given and len(given) > 1:
+        other = next(key for key in given if key != "residual")
+        raise ValueError(
+            f"model.{other} = {given[other]!r}: blocks have no norms with model.residual="
+            f"{model.residual}; set it to null"
+        )
+    key, value = next(iter(given.items()))
+    if type(block) not in (Block, ResPostBlock):
+        raise ValueError(
+            f"model.{key} = {value!r}: blocks of {model.name} are {type(block).__name__}, which "
+            "have no attention and MLP one after the other; take a plain vit_*"
+        )
+    scaled = isinstance(getattr(block, "ls1", None), LayerScale)
+    if scaled and (model.residual != "standard" or model.norm_placement in ("res_post", "post")):
+        raise ValueError(
+            f"model.{key} = {value!r}: has no place for the LayerScale of {model.name}; take a "
+            "model without, such as vit_base_patch16_224"
+        )
 
 
 def _refusal(model: ModelConfig, options: dict[str, Any], error: Exception) -> ValueError:

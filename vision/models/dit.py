@@ -24,7 +24,7 @@ from vision.models.check import check_heads, check_patches
 from vision.models.patches import unpatchify
 from vision.norms import Norm
 from vision.norms.convert import place_norms
-from vision.norms.registry import create_norm
+from vision.norms.registry import create_norm, get_norm
 from vision.norms.registry import norm_options as _options_of
 from vision.norms.tokens import TokenLayout
 
@@ -146,6 +146,8 @@ class DiT(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         _check_sizes(sample_size, patch_size, embed_dim, num_heads)
+        if getattr(get_norm(norm), "contains_activation", False):
+            raise ValueError(f"{norm!r} contains an activation, and a DiT has no norm behind one")
         self.out_channels = in_channels * (2 if learn_sigma else 1)
         published = {"affine": False} if "affine" in _options_of(norm) else {}
         options = {**published, **(norm_options or {})}

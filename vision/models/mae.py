@@ -1,7 +1,8 @@
 """Masked autoencoder (He et al. 2021, https://arxiv.org/abs/2111.06377), with any norm.
 
 The encoder is timm's VisionTransformer, as in the classifier, so that weights can be moved between
-the two without renaming. It sees only the visible patches; a small decoder predicts the others.
+the two without renaming. It sees only the visible patches; a small decoder predicts the others, in
+blocks of the published form, whatever `model.norm_placement` and `model.residual` the encoder has.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from vision.config import Config
+from vision.models.blocks import reset_blocks
 from vision.models.classifier import create_classifier
 from vision.models.patches import patchify, unpatchify
-from vision.norms import convert_norms
+from vision.norms import convert_norms, get_norm
 from vision.norms.convert import Conversion, place_norms
 from vision.norms.tokens import TokenLayout
 
@@ -160,12 +162,14 @@ class MAE(nn.Module):
         return unpatchify(masked, self.patch_size), unpatchify(filled, self.patch_size)
 
     def _initialize(self) -> None:
-        """As published: Xavier for linear layers and patch embedding, std 0.02 for tokens."""
+        """As published: Xavier for linear layers and patch embedding, std 0.02 for tokens. Blocks
+        without norms keep the start values that they need."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        reset_blocks(self.encoder.blocks)
         nn.init.xavier_uniform_(self.encoder.patch_embed.proj.weight.data.flatten(1))
         nn.init.normal_(cast(Tensor, self.encoder.cls_token), std=0.02)
         nn.init.normal_(self.mask_token, std=0.02)
@@ -206,6 +210,11 @@ def create_mae(config: Config) -> tuple[MAE, Conversion]:
     name, norm_options = config.norm.name, config.norm.options
     if options.decoder_norm is not None:
         name, norm_options = options.decoder_norm, options.decoder_norm_options
+    if getattr(get_norm(name), "contains_activation", False):
+        raise ValueError(
+            f"mae.decoder_norm = {name!r}: contains an activation, and the decoder has no norm "
+            "behind one; set mae.decoder_norm=layernorm"
+        )
     try:
         more = convert_norms(
             model, name, include="decoder_*", layout=model.all_tokens, **norm_options

@@ -220,6 +220,11 @@ def _successor(
         new = create_norm(name, shape[0], **{**followed, **options})
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
+    if getattr(new, "needs_grid", False) and place.endswith(("q_norm", "k_norm")):
+        raise ValueError(
+            f"{place}: {type(new).__name__} needs the places of tokens, and queries and keys have "
+            "heads beside them; take another norm, or none there (model.qk_norm=false)"
+        )
     parent = model.get_submodule(place.rpartition(".")[0])
     device, dtype = _device_and_dtype(old, parent, model)
     # by `to`, as a class may not take device and dtype; what the user gives has priority

@@ -37,7 +37,15 @@ class DiTTask(VisionTask):
     shown: ClassVar = ("train/loss", "val/loss", "val/ema_loss")
     curves: ClassVar = {"loss": "loss (squared error + bound)"}
 
-    unused: ClassVar = ("mix.mixup", "mix.cutmix", "mix.label_smoothing")
+    unused: ClassVar = (
+        "mix.mixup",
+        "mix.cutmix",
+        "mix.label_smoothing",
+        "model.norm_placement",
+        "model.residual",
+        "model.qk_norm",
+        "model.mlp_norm",
+    )
 
     def __init__(self, config: Config, class_names: list[str], steps_per_epoch: int) -> None:
         super().__init__(config, class_names, steps_per_epoch)

@@ -23,6 +23,7 @@ from vision.datasets.sampler import split_batch
 from vision.environment import environment_record
 from vision.errors import first_line
 from vision.files import write_json
+from vision.models.blocks import describe_blocks
 from vision.models.classifier import count_parameters
 from vision.registry import TASKS
 from vision.tasks.base import VisionTask
@@ -116,9 +117,10 @@ def create_task(config: Config, data: ImageDataModule) -> VisionTask:
     """The LightningModule of `config.task`, its weights from `model.init_from` where given."""
     create = TASKS.get(config.task)
     task: VisionTask = create(config, data.class_names, data.steps_per_epoch)
-    if config.model.init_from is not None:
-        strict = config.model.init_from_strict
-        _say(str(initialize_from(task.model, config.model.init_from, strict, config.norm.name)))
+    model = config.model
+    if model.init_from is not None:
+        strict, norm = model.init_from_strict, config.norm.name
+        _say(str(initialize_from(task.model, model.init_from, strict, norm, model)))
         if task.ema is not None:
             task.ema.set(task.model)
     return task
@@ -155,6 +157,9 @@ def _announce(
         _say("        a small real stand-in; configs/data and configs/recipes have others")
     _say(f"model   {config.model.name}, {count_parameters(task.model):,} parameters")
     _say(f"norm    {config.norm.name}: {task.conversion}")
+    blocks = describe_blocks(config.model.norm_placement, config.model.residual)
+    if blocks is not None:
+        _say(f"blocks  {blocks}")
     _say(f"run     {trainer.default_root_dir}, precision {trainer.precision}, seed {config.seed}")
     if step is not None:
         _say(f"resume  from step {step}")
