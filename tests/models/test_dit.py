@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from vision.checkpoints.dit_formats import from_diffusers, from_official, to_diffusers
 from vision.models.dit import DIT_NAMES, DiT, named_dit
-from vision.norms import create_norm, list_norms, register_norm
+from vision.norms import create_norm, get_norm, list_norms, register_norm
 from vision.registry import NORMS
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -103,7 +103,7 @@ def test_what_diffusers_cannot_hold_is_refused() -> None:
 @pytest.mark.parametrize("norm", list_norms())
 def test_every_norm_stands_in_every_place(norm: str) -> None:
     model = awake(tiny(norm=norm))
-    norms = [m for m in model.modules() if type(m).__name__.lower() == norm]
+    norms = [m for m in model.modules() if isinstance(m, get_norm(norm))]
     assert len(norms) == 2 * 2 + 1
     model(*inputs()).sample.square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
