@@ -74,3 +74,13 @@ def test_what_cannot_work_is_named(override: str, message: str) -> None:
 def test_width_must_suit_position_embeddings() -> None:
     with pytest.raises(ValueError, match=r"model.embed_dim = 30: .*nearest: 28 or 32"):
         check("model.embed_dim=30", "model.num_heads=3", "norm.options.num_heads=1")
+
+
+@pytest.mark.parametrize("norm", ["layernorm", "batchnorm"])
+def test_running_statistics_are_refused_where_activations_are_computed_again(norm: str) -> None:
+    overrides = [f"norm.name={norm}", "dit.gradient_checkpointing=true"]
+    config = load_config([ROOT / "configs/dit_b4.yaml"], overrides).config
+    if norm == "layernorm":
+        return check_build(config)
+    with pytest.raises(ValueError, match="dit.gradient_checkpointing = true: norm 'batchnorm' kee"):
+        check_build(config)

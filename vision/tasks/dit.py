@@ -17,6 +17,7 @@ from vision.diffusion.pipeline import DiTPipeline
 from vision.models.dit import DiT, create_dit, differs_by_affine, dit_size
 from vision.norms.base import remarks
 from vision.norms.convert import Conversion
+from vision.norms.registry import get_norm
 from vision.registry import TASKS
 from vision.seeding import generator_for
 from vision.tasks.base import VisionTask
@@ -68,8 +69,16 @@ class DiTTask(VisionTask):
 
     @classmethod
     def check(cls, config: Config) -> None:
-        """As every task; pixels go from -1 to 1, and only latents are decoded by a VAE."""
+        """As every task; pixels go from -1 to 1, only latents are decoded by a VAE, and running
+        statistics would see each batch twice where activations are computed again."""
         super().check(config)
+        if config.dit.gradient_checkpointing and getattr(
+            get_norm(config.norm.name), "running", False
+        ):
+            raise ValueError(
+                f"dit.gradient_checkpointing = true: norm {config.norm.name!r} keeps running "
+                "statistics, which would take each batch twice; set it to false"
+            )
         data = config.data
         for key in ("mean", "std"):
             values = getattr(data, key)

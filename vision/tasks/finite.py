@@ -11,32 +11,28 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 
 
-class _Found(Exception):
-    """Carries the name of a module out of the forward pass."""
-
-
 def nonfinite_module(model: nn.Module, forward: Callable[[], object]) -> str | None:
     """The first module of `model`, in the order of computation, whose output is not finite.
 
-    `forward` runs the model again on the batch that failed. None if every output is finite, so that
-    the loss itself overflowed.
+    `forward` runs the model again on the batch that failed, to its end on every rank: norms may
+    wait for the other ranks in it. None if every output is finite, so that the loss itself
+    overflowed.
     """
     names = {module: name or type(model).__name__ for name, module in model.named_modules()}
+    found: list[str] = []
 
     def look(module: nn.Module, inputs: Any, output: Any) -> None:
-        if not all(torch.isfinite(t).all() for t in _tensors(output)):
-            raise _Found(f"{names[module]} ({type(module).__name__})")
+        if not found and not all(torch.isfinite(t).all() for t in _tensors(output)):
+            found.append(f"{names[module]} ({type(module).__name__})")
 
     hooks = [module.register_forward_hook(look) for module in names]
     try:
         with torch.no_grad():
             forward()
-    except _Found as found:
-        return str(found)
     finally:
         for hook in hooks:
             hook.remove()
-    return None
+    return found[0] if found else None
 
 
 def nonfinite_tensor(named: Iterable[tuple[str, Tensor | None]]) -> str | None:
