@@ -6,6 +6,7 @@ import pytest
 
 from vision.config import load_config
 from vision.config.load import split_arguments
+from vision.models.dit import create_dit
 from vision.training.build import check_build
 from vision.training.check import check_config
 
@@ -32,6 +33,31 @@ def test_shipped_configs_are_sound_with_each_norm(path: Path, norm: str) -> None
     check_build(config)
     assert config.task == "dit"
     assert config.model.embed_dim is not None  # narrowed
+
+
+@pytest.mark.parametrize(
+    ("overlay", "slope", "blocks_are_zero"),
+    [
+        ("dit_dyt", 0.5, False),
+        ("dit_derf_b", 0.5, True),
+        ("dit_derf_l", 0.5, False),
+        ("dit_derf_xl", 1.0, False),
+    ],
+)
+def test_overlays_start_as_the_suites_of_dyt_and_derf_do(
+    overlay: str, slope: float, blocks_are_zero: bool
+) -> None:
+    config = load_config([CONFIGS[0], ROOT / f"configs/norm/{overlay}.yaml"]).config
+    model = create_dit(config, 10)
+    scalars = {"alpha", "shift"} if "derf" in overlay else {"alpha"}
+    for name in ("blocks.0.norm1", "blocks.5.norm2", "final_layer.norm_final"):
+        norm = model.get_submodule(name)
+        assert {key for key, _ in norm.named_parameters()} == scalars
+        assert norm.alpha.item() == slope
+    sizes = [block.adaLN_modulation[1].weight.abs().max() for block in model.blocks]
+    assert all((size == 0) == blocks_are_zero for size in sizes)
+    assert model.final_layer.linear.weight.abs().max() > 0
+    assert model.final_layer.adaLN_modulation[1].weight.abs().max() > 0
 
 
 def test_the_recipe_restores_the_published_size(tmp_path: Path) -> None:
