@@ -89,6 +89,7 @@ class Case:
 
     def make(self, seed: int = 0, **options: Any) -> nn.Module:
         """The norm with parameters away from their start values."""
+        torch.manual_seed(seed)  # matrices start at random
         norm = create_norm(self.name, DIM, **self.options, **options)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vision.norms.tokens import TokenLayout
@@ -116,6 +117,12 @@ class Norm(nn.Module):
         """An uninitialized parameter `[size]`; `reset_parameters` fills it."""
         return nn.Parameter(torch.empty(size, device=device, dtype=dtype))
 
+    def matrix(
+        self, rows: int, columns: int, device: torch.device | str | None, dtype: torch.dtype | None
+    ) -> nn.Parameter:
+        """An uninitialized parameter `[rows, columns]`; `reset_parameters` fills it."""
+        return nn.Parameter(torch.empty(rows, columns, device=device, dtype=dtype))
+
     def average(
         self, *shape: int, device: torch.device | str | None, dtype: torch.dtype | None
     ) -> nn.Buffer:
@@ -177,6 +184,13 @@ def scale_and_shift(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Te
     if bias is not None:
         y = y + bias.to(y.dtype)
     return y
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x·weightᵀ + bias over the last axis, in x's dtype, under autocast too."""
+    device = "cpu" if x.is_meta else x.device.type  # autocast knows no meta device
+    with torch.autocast(device, enabled=False):
+        return F.linear(x, weight.to(x.dtype), cast(bias, x))
 
 
 def check_eps(eps: float) -> float:
