@@ -41,10 +41,13 @@ def spread(*shape: int) -> Tensor:
     return (0.3 + 0.7 * x) * randn(*shape).sign()
 
 
-def run(norm: nn.Module, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+def run(
+    norm: nn.Module, x: Tensor, g: Tensor, autocast: bool = False
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Output, input gradient, parameter gradients."""
     x = x.detach().requires_grad_()
-    y = norm(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):  # forward only, as advised
+        y = norm(x)
     y.backward(g)
     return y.detach(), x.grad, {name: p.grad for name, p in norm.named_parameters()}
 
@@ -72,8 +75,10 @@ def check_against_formula(
     close(y, y_e)
     close(dx, dx_e, scale=scale_dx)
     assert grads.keys() == grads_e.keys()
+    # a scalar's gradient is a sum in which large terms may cancel
+    largest = max([float(value.abs().max()) for value in grads_e.values()], default=0.0)
     for name in grads:
-        close(grads[name], grads_e[name], scale=scale_dp)
+        close(grads[name], grads_e[name], scale=max(scale_dp, min(largest, 1.0)))
 
 
 def test_every_norm_has_a_formula_of_its_own_to_be_tested_against(without_formula):
@@ -160,17 +165,9 @@ def test_zero_rows_are_finite_and_match_the_formula(case, close, dtype):
 def test_huge_input_is_finite_and_matches_the_formula(case, close, dtype):
     norm, g = case.make(dtype=dtype), upstream(4, DIM, dtype=dtype)
     x = (spread(4, DIM) * HUGE[dtype]).to(dtype)
-    # a norm that bounds nothing gets what keeps its output and gradients within the dtype
-    while largest(expected(case, norm, x, g, state(norm))) > torch.finfo(dtype).max:
-        x = x / 2
     # dx is of size g/|x|, a scalar's gradient of size g; those of DyISRU and ISRU are differences
     # of two such terms, much smaller than either
     check_against_formula(case, close, norm, x, g, 1 / HUGE[dtype], 1.0)
-
-
-def largest(results: tuple[Tensor, Tensor, dict[str, Tensor]]) -> float:
-    y, dx, grads = results
-    return max(float(value.abs().max()) for value in (y, dx, *grads.values()))
 
 
 def test_denormal_input_is_finite_and_matches_the_formula(case, close, dtype):
@@ -190,8 +187,7 @@ def test_non_contiguous_input_gives_what_a_contiguous_one_does(case, close, dtyp
 def test_autocast_changes_nothing(case, x_dtype):
     x, g = randn(4, DIM, dtype=x_dtype), upstream(4, DIM, dtype=x_dtype)
     plain = run(case.make(), x, g)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = run(case.make(), x, g)
+    cast = run(case.make(), x, g, autocast=True)
     assert torch.equal(plain[0], cast[0]) and torch.equal(plain[1], cast[1])
     assert all(torch.equal(plain[2][name], cast[2][name]) for name in plain[2])
     assert cast[0].dtype == x_dtype

@@ -21,29 +21,31 @@ class ASRNorm(Norm):
     With mean μ and (biased) standard deviation σ per image and channel over the tokens (a masked
     encoder has only the kept ones), and every λ a sigmoid of a learned scalar:
 
-        h = relu(encode·μ),  μ' = λ·(to_mean·h) + (1 − λ)·μ       λ from sigmoid(−3)
-        h = relu(encode·σ),  σ' = λ·relu(to_std·h) + (1 − λ)·σ
-        h = relu(encode_affine·μ),  b' = λ·tanh(to_shift·h) + b   λ from sigmoid(−5)
-        h = relu(encode_affine·σ),  w' = λ·sigmoid(to_scale·h) + w
+        μ' = λ·network(μ) + (1 − λ)·μ,  σ' = λ·relu(network(σ)) + (1 − λ)·σ  with λ from sigmoid(−3)
+        w' = λ·sigmoid(network(σ)) + w,  b' = λ·tanh(network(μ)) + b         with λ from sigmoid(−5)
 
-    Formula, widths and initial λ are those of a third party's code
-    (https://github.com/huanranchen/ASRNorm, the variant of instance normalization). Where an image
-    is one token, as behind pooling, μ = x and σ = sqrt(eps), so that the output is large: leave
-    such norms out.
+    Formula, networks and initial λ are those of a third party's code
+    (https://github.com/huanranchen/ASRNorm, the variant of instance normalization), where λ is
+    learned without the sigmoid in places. Where an image is one token, as behind pooling, μ = x
+    and σ = sqrt(eps), so that the output is about 50 times as large as x.
 
     Args:
         dim: Number of channels. The networks have about 1.7·dim² parameters.
         eps: Added to the variance.
         affine: Learn w', with `weight` `[dim]` from 1, and b', with `bias` `[dim]` from 0; else
-            they are 1 and 0. Networks have biases and dim/2 and dim/16 (at least 1) hidden units;
-            their matrices decay, as those of linear layers do, the rest does not.
+            they are 1 and 0. Matrices of the networks decay, as those of linear layers do; the
+            rest does not.
         channels_first: Channels are on axis 1 instead of the last.
 
     Raises:
         ValueError: `eps` is not a number above 0.
     """
 
-    decayed = frozenset({"encode", "to_mean", "to_std", "encode_affine", "to_scale", "to_shift"})
+    decayed = frozenset(
+        f"{network}.{matrix}"
+        for network in ("standardize", "rescale")
+        for matrix in ("hidden", "of_mean", "of_std")
+    )
     mixes_tokens = True
 
     def __init__(
@@ -58,32 +60,17 @@ class ASRNorm(Norm):
     ) -> None:
         super().__init__(dim, affine=affine, channels_first=channels_first)
         self.eps = check_eps(eps)
-        wide, narrow = max(dim // 2, 1), max(dim // 16, 1)
-        layers = [("encode", wide, dim), ("to_mean", dim, wide), ("to_std", dim, wide)]
-        rescale = [
-            ("encode_affine", narrow, dim), ("to_scale", dim, narrow), ("to_shift", dim, narrow)
-        ]  # fmt: skip
-        for name, rows, columns in layers + rescale:
-            there = affine or (name, rows, columns) in layers
-            matrix = self.matrix(rows, columns, device, dtype) if there else None
-            self.register_parameter(name, matrix)
-            bias = self.vector(rows, device, dtype) if there else None
-            self.register_parameter(f"{name}_bias", bias)
-        for name in ("mean", "std", "scale", "shift"):
-            there = affine or name in ("mean", "std")
-            mix = self.vector(1, device, dtype) if there else None
-            self.register_parameter(f"mix_{name}", mix)
+        made = {"device": device, "dtype": dtype}
+        self.standardize = _Networks(dim, max(dim // 2, 1), -3.0, **made)
+        self.rescale = _Networks(dim, max(dim // 16, 1), -5.0, **made) if affine else None
         self.weight = self.vector(dim, device, dtype) if affine else None
         self.bias = self.vector(dim, device, dtype) if affine else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        for name in sorted(self.decayed):
-            if (matrix := getattr(self, name)) is not None:
-                nn.init.kaiming_uniform_(matrix, a=math.sqrt(5))  # as torch's linear layers
-                fill([(getattr(self, f"{name}_bias"), 0.0)])
-        fill([(self.mix_mean, -3.0), (self.mix_std, -3.0)])
-        fill([(self.mix_scale, -5.0), (self.mix_shift, -5.0)])
+        self.standardize.reset_parameters()
+        if self.rescale is not None:
+            self.rescale.reset_parameters()
         fill([(self.weight, 1.0), (self.bias, 0.0)])
 
     def normalize(self, x: Tensor) -> Tensor:
@@ -91,29 +78,47 @@ class ASRNorm(Norm):
         mean = tokens.mean(1, keepdim=True)  # [B, 1, D]
         centered = tokens - mean
         std = (centered.square().mean(1, keepdim=True) + self.eps).sqrt()
-        mix_mean, mix_std = self.mixed("mean", x), self.mixed("std", x)
-        learned_mean = self.network("to_mean", "encode", mean)
-        learned_std = torch.relu(self.network("to_std", "encode", std))
-        # x − μ' without the loss of digits where x and μ are close
-        y = centered - mix_mean * (learned_mean - mean)
-        y = y / (mix_std * learned_std + (1 - mix_std) * std)
-        if self.weight is not None and self.bias is not None:
-            scale = torch.sigmoid(self.network("to_scale", "encode_affine", std))
-            shift = torch.tanh(self.network("to_shift", "encode_affine", mean))
-            y = y * (self.mixed("scale", x) * scale + self.weight.to(x.dtype))
-            y = y + self.mixed("shift", x) * shift + self.bias.to(x.dtype)
+        learned_mean, learned_std, (of_mean, of_std) = self.standardize(mean, std)
+        # x − μ', without the loss of digits where x and μ are close
+        y = centered - of_mean * (learned_mean - mean)
+        y = y / (of_std * torch.relu(learned_std) + (1 - of_std) * std)
+        if self.rescale is not None and self.weight is not None and self.bias is not None:
+            shift, scale, (of_shift, of_scale) = self.rescale(mean, std)
+            y = y * (of_scale * torch.sigmoid(scale) + self.weight.to(x.dtype))
+            y = y + (of_shift * torch.tanh(shift) + self.bias.to(x.dtype))
         return y.reshape(x.shape)
-
-    def mixed(self, name: str, x: Tensor) -> Tensor:
-        """λ of the network `name`, `[1]`, in x's dtype."""
-        return torch.sigmoid(getattr(self, f"mix_{name}").to(x.dtype))
-
-    def network(self, output: str, hidden: str, x: Tensor) -> Tensor:
-        """Two layers, by name, with ReLU between them, of `x` `[..., dim]`."""
-        for name in (hidden, output):
-            x = torch.relu(x) if name == output else x
-            x = linear(x, getattr(self, name), getattr(self, f"{name}_bias"))
-        return x
 
     def shown_options(self) -> dict[str, Any]:
         return {"eps": self.eps}
+
+
+class _Networks(nn.Module):
+    """One network of the mean, one of the standard deviation, and how much of each is taken.
+
+    They have one hidden layer with ReLU, which they share, and linear outputs.
+    """
+
+    def __init__(self, dim: int, hidden: int, mix_init: float, **made: Any) -> None:
+        super().__init__()
+        self.mix_init = mix_init
+        self.hidden = nn.Parameter(torch.empty(hidden, dim, **made))
+        self.hidden_bias = nn.Parameter(torch.empty(hidden, **made))
+        self.of_mean = nn.Parameter(torch.empty(dim, hidden, **made))
+        self.of_mean_bias = nn.Parameter(torch.empty(dim, **made))
+        self.of_std = nn.Parameter(torch.empty(dim, hidden, **made))
+        self.of_std_bias = nn.Parameter(torch.empty(dim, **made))
+        self.mix = nn.Parameter(torch.empty(2, **made))
+
+    def reset_parameters(self) -> None:
+        for matrix in (self.hidden, self.of_mean, self.of_std):
+            nn.init.kaiming_uniform_(matrix, a=math.sqrt(5))  # as torch's linear layers
+        fill([(bias, 0.0) for bias in (self.hidden_bias, self.of_mean_bias, self.of_std_bias)])
+        fill([(self.mix, self.mix_init)])
+
+    def forward(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Outputs of the two networks, of the inputs' shape, and λ of each, `[2]`."""
+        both = torch.stack([mean, std])  # [2, B, 1, D]
+        hidden = torch.relu(linear(both, self.hidden, self.hidden_bias))
+        out_mean = linear(hidden[0], self.of_mean, self.of_mean_bias)
+        out_std = linear(hidden[1], self.of_std, self.of_std_bias)
+        return out_mean, out_std, torch.sigmoid(self.mix.to(mean.dtype))

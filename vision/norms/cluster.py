@@ -14,7 +14,7 @@ from vision.norms.registry import register_norm
 
 @register_norm("cluster")
 class ClusterNorm(Norm):
-    """y = w·Σ_k τ_k/√π_k·(x − μ_k)/sqrt(σ²_k + eps) + b, elementwise: K learned ways to standardize.
+    """y = w·Σ_k τ_k/√π_k·(x − μ_k)/sqrt(σ²_k + eps) + b, elementwise, with K learned clusters.
 
     τ_k is the posterior of cluster k, given the value x of a channel, in its mixture of K
     Gaussians with means μ_k, variances σ²_k + eps and weights π_k. π = softmax(`prior`), and

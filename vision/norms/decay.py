@@ -24,7 +24,8 @@ def decayed_parameters(model: nn.Module) -> set[str]:
         for name in getattr(norm, "decayed", ()):
             if name in parameters:
                 found.append(parameters[name])
-            elif getattr(norm, name, ...) is not None:  # None: switched off, as by affine=False
+            # None: switched off, as by affine=False
+            elif getattr(norm, name.partition(".")[0], ...) is not None:
                 raise ValueError(
                     f"{type(norm).__name__}.decayed names {name!r}; its parameters are "
                     f"{', '.join(parameters) or 'none'}"

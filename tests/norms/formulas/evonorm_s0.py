@@ -10,11 +10,8 @@ def formula(x, p, o):
     groups = o.get("num_groups", images.shape[-1])
     parts = []
     for group, v in zip(images.chunk(groups, -1), p["v"].chunk(groups), strict=True):
-        # over its largest entry, so that squares exist for any x
-        top = max(float(group.detach().abs().max()), 1.0)
-        small = group / top
-        off = (small - small.mean((1, 2), keepdim=True)) ** 2
-        var = off.mean((1, 2), keepdim=True) + o.get("eps", 1e-5) / top / top
-        parts.append(small * (1 + torch.tanh(v * group / 2)) / 2 / var**0.5)
+        off = (group - group.mean((1, 2), keepdim=True)) ** 2
+        std = (off.mean((1, 2), keepdim=True) + o.get("eps", 1e-5)) ** 0.5
+        parts.append(group * (1 + torch.tanh(v * group / 2)) / 2 / std)
     y = torch.cat(parts, -1).reshape(x.shape)
     return p["weight"] * y + p["bias"] if "weight" in p else y
