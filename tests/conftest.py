@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -123,3 +124,22 @@ def trained_dit(
     output = tmp_path_factory.mktemp("dit")
     forked("tools/train.py", *small_dit, f"output_dir={output}", "name=run")
     return output / "run"
+
+
+@pytest.fixture(scope="session")
+def fid(
+    forked: Tool, small: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., tuple[dict[str, Any], str]]:
+    """tools/fid.py with the features of a classifier of one epoch: (its JSON, its stderr)."""
+    home = tmp_path_factory.mktemp("fid")
+    where = ["trainer.epochs=1", f"output_dir={home}", "name=run"]
+    forked("tools/train.py", "configs/vit_ti.yaml", "norm.name=layernorm", *small, *where)
+    shared = ["--extractor", f"run:{home / 'run'}", "--device", "cpu"]
+
+    def run(*arguments: object, code: int = 0) -> tuple[dict[str, Any], str]:
+        options = [*shared, "--cache", home / "cache", "--json", home / "out.json"]
+        result = forked("tools/fid.py", *arguments, *options, code=code)
+        found = json.loads((home / "out.json").read_text()) if code == 0 else {}
+        return found, result.stdout + result.stderr
+
+    return run

@@ -36,10 +36,16 @@ def main() -> None:
     add("--weights", metavar="FILE", help="weights of the extractor (default: fetched once)")
     add("--metrics", default="fid", help=f"some of {','.join(METRICS.names())} (default: fid)")
     add("--resize", choices=["legacy", "antialias"], default="legacy", help="legacy: as TensorFlow")
-    add("--number", **n, help="images to use of each set (default: all; of a run 50000)")
+    add("--number", **n, help="generated images to use (default: all; of a run 50000)")
+    add("--real-number", **n, help="real images to use (default: all)")
     add("--batch-size", **n, default=64, help="images per batch (default: 64)")
     add("--num-workers", **n, default=0, help="processes that decode a folder's images")
-    add("--seed", type=int, default=2020, help="of random subsets and of a run's images")
+    add(
+        "--seed",
+        type=int,
+        default=2020,
+        help="of random subsets and of a run's images (in training: the run's seed)",
+    )
     add("--device", help="cpu, cuda, ... (default: the accelerator, if there is one)")
     add("--confidence-groups", **n, default=5, help="jackknife groups for FID's error; 0: no error")
     add("--max-features", **n, default=10_000, help="features kept of each set, for kid and prc")

@@ -2,15 +2,12 @@
 
 import csv
 import io
-import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
-import torch
 from PIL import Image
 
 from vision.datasets.image_files import read_file
@@ -49,27 +46,11 @@ UNKNOWN = {
     "nan.tif": np.full((8, 8), np.nan, np.float32),
 }
 TRAIN = [
-    "configs/vit_ti.yaml", "configs/norm/layernorm.yaml", "configs/data/imagefolder.yaml",
+    "configs/vit_ti.yaml", "norm.name=layernorm", "configs/data/imagefolder.yaml",
     "model.embed_dim=32", "model.depth=1", "model.num_heads=2", "model.patch_size=8",
     "data.img_size=16", "data.num_workers=0", "optim.warmup_epochs=0", "trainer.epochs=1",
     "trainer.batch_size_total=4", "trainer.progress_bar=false",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def fid(forked, tmp_path_factory) -> Callable:
-    """tools/fid.py with a network of timm that needs no download."""
-    home = tmp_path_factory.mktemp("extractor")
-    torch.manual_seed(0)
-    torch.save(timm.create_model("test_vit").state_dict(), home / "weights.pth")
-    shared = ["--extractor", "timm:test_vit", "--weights", home / "weights.pth", "--cache", "off"]
-
-    def run(*arguments: object, code: int = 0) -> tuple[dict, str]:
-        options = [*shared, "--device", "cpu", "--json", home / "out.json"]
-        result = forked("tools/fid.py", *arguments, *options, code=code)
-        return json.loads((home / "out.json").read_text()) if code == 0 else {}, result.stderr
-
-    return run
 
 
 @pytest.mark.parametrize("kind", DEPTHS)

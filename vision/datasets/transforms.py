@@ -63,15 +63,19 @@ def training_options(config: DataConfig) -> dict[str, Any]:
 
 def eval_transform(config: DataConfig) -> Transform:
     """Resize and centre crop: PIL image to normalized float32 [C, H, W]."""
+    return Compose([eval_pixels(config), Normalized(config)])
+
+
+def eval_pixels(config: DataConfig) -> Transform:
+    """Resize and centre crop: PIL image to uint8 [C, H, W]."""
     # as timm does where it cannot draw one: "random" means bilinear or bicubic
     interpolation = "bilinear" if config.interpolation == "random" else config.interpolation
-    to_bytes = create_transform(
+    return create_transform(
         (config.in_chans, config.img_size, config.img_size),
         crop_pct=config.crop_pct,
         interpolation=interpolation,
         normalize=False,
     )
-    return Compose([to_bytes, Normalized(config)])
 
 
 class Normalized:

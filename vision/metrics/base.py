@@ -47,7 +47,8 @@ class Options:
     """Settings of a comparison besides its image sets and its extractor."""
 
     metrics: tuple[str, ...] = ("fid",)
-    number: int | None = None  # images of each set; None: all
+    number: int | None = None  # generated images; None: all
+    real_number: int | None = None  # real images; None: all
     batch_size: int = 64
     seed: int = 2020  # of random subsets
     confidence_groups: int = 5  # jackknife groups of the generated images; 0: no standard error

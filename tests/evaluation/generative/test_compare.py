@@ -180,10 +180,11 @@ def test_reference_statistics_are_cached_by_content_and_settings(
 
 def test_number_takes_a_random_subset_and_says_so(home: Path, extractor: Extractor) -> None:
     paths = str(home / "real.npz"), str(home / "fake.npz")
-    result = compare_image_sets(*paths, extractor, number=40, quiet=True)
+    both = {"number": 40, "real_number": 40, "quiet": True}
+    result = compare_image_sets(*paths, extractor, **both)
     assert result["settings"]["real"]["count"] == result["settings"]["fake"]["count"] == 40
-    assert result["fid"] == compare_image_sets(*paths, extractor, number=40, quiet=True)["fid"]
-    other = compare_image_sets(*paths, extractor, number=40, seed=1, quiet=True)
+    assert result["fid"] == compare_image_sets(*paths, extractor, **both)["fid"]
+    other = compare_image_sets(*paths, extractor, seed=1, **both)
     assert result["fid"] != other["fid"]
     with pytest.raises(ValueError, match="number = 91: expected 2 to 90"):
         compare_image_sets(*paths, extractor, number=91, quiet=True)

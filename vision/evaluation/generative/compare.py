@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import time
 import warnings
 from pathlib import Path
@@ -28,6 +30,7 @@ from vision.evaluation.generative.saved_statistics import (
 )
 from vision.metrics.base import FeatureStatistics, Need, Options, Output
 from vision.metrics.frechet import sample_warnings
+from vision.notices import notice
 from vision.registry import METRICS
 
 _IN_FILES: dict[Need, str] = {"moments": "mu and sigma", "spatial_moments": "mu_s and sigma_s"}
@@ -67,13 +70,16 @@ def compare_image_sets(
         extractor = create_extractor(extractor)
     extractor.model.to(choose_device(device))
     a = _real_statistics(real, extractor, chosen, cache)
-    b = _statistics(fake, extractor, _needs(chosen, fake=True), chosen, chosen.confidence_groups)
+    needs = _needs(chosen, fake=True)
+    groups = max(1, chosen.confidence_groups)
+    b = _statistics(fake, extractor, needs, chosen, chosen.number, groups)
     result: dict[str, Any] = {"warnings": _warnings(extractor, a, b), "labels": {}}
     seconds = {}
     for name in chosen.metrics:
         metric, begin = METRICS.get(name), time.perf_counter()
         found = metric.compute(a, b, chosen)
         seconds[name] = time.perf_counter() - begin
+        _check_finite(found.values)
         result |= found.values
         result["warnings"] += found.warnings
         result["labels"] |= {key: extractor.label(Output(key, key)) for key in found.values}
@@ -107,7 +113,7 @@ def _real_statistics(
         file = cache.file(real.source, extractor, needs, options)
     if file is not None and file.is_file():
         return read_statistics(file)
-    found = _statistics(real, extractor, needs, options)
+    found = _statistics(real, extractor, needs, options, options.real_number)
     if file is not None:
         write_statistics(file, found)
     return found
@@ -118,21 +124,41 @@ def _statistics(
     extractor: Extractor,
     needs: frozenset[Need],
     options: Options,
+    number: int | None,
     groups: int = 1,
 ) -> FeatureStatistics:
-    """From a pass over the images, or from the set's file where it has all that is needed."""
-    known = images.statistics
-    if known is not None:
-        lacking = [_IN_FILES.get(x, x) for x in sorted(needs) if getattr(known, x) is None]
-        if not lacking:
-            _check_same_settings(images.name, known.settings, extractor.settings)
-            return known
-    if images.source is None:
+    """From the set's file where it has what is needed, the rest from a pass over its images."""
+    known, source = images.statistics, images.source
+    if known is None:
+        assert source is not None, "a set has images or statistics"
+        return extract_statistics(source, extractor, needs, options, number, groups)
+    lacking = frozenset(need for need in needs if getattr(known, need) is None)
+    names = " and ".join(_IN_FILES.get(need, need) for need in sorted(lacking))
+    if lacking and source is None:
         raise ValueError(
-            f"{images.name}: saved statistics without {', '.join(lacking)}, which "
+            f"{images.name}: saved statistics without {names}, which "
             f"--metrics {','.join(options.metrics)} needs; name the images instead"
         )
-    return extract_statistics(images.source, extractor, needs, options, max(1, groups))
+    _check_same_settings(images.name, known.settings, extractor.settings)
+    if not lacking:
+        if number is not None:
+            notice(f"{images.name}: saved statistics are of all their images, not of {number}")
+        return known
+    assert source is not None
+    drawn = None if number is None else min(number, len(source))
+    found = extract_statistics(source, extractor, lacking, options, drawn)
+    count = "?" if known.count is None else f"{known.count:,}"
+    notice(
+        f"{images.name}: saved statistics (of {count} images), and {names} of "
+        f"{len(source) if drawn is None else drawn:,} images in the file"
+    )
+    return dataclasses.replace(
+        found,
+        moments=known.moments,
+        spatial_moments=known.spatial_moments or found.spatial_moments,
+        features=found.features if known.features is None else known.features,
+        groups=None,
+    )
 
 
 def _check_same_settings(name: str, theirs: dict[str, Any] | None, ours: dict[str, Any]) -> None:
@@ -146,6 +172,15 @@ def _check_same_settings(name: str, theirs: dict[str, Any] | None, ours: dict[st
             raise ValueError(
                 f"{name}: its statistics have {key} = {theirs.get(key)!r}, this call "
                 f"{ours.get(key)!r}; compute both with the same settings"
+            )
+
+
+def _check_finite(values: dict[str, float]) -> None:
+    for key, value in values.items():
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{key} is {value}: too few images, or features whose sums overflow; give more "
+                "images, or leave the metric out of --metrics"
             )
 
 

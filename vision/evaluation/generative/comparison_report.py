@@ -58,10 +58,11 @@ def _compare(arguments: dict[str, Any], device: torch.device) -> dict[str, Any]:
         seed=options.seed,
     )
     split, overrides = arguments["split"], arguments["overrides"]
-    shared: dict[str, Any] = {"sampling": sampling, "number": options.number, "device": device}
+    shared: dict[str, Any] = {"sampling": sampling, "device": device}
     shared["num_workers"] = arguments["num_workers"]
-    real = open_image_set(arguments["real"], overrides, split, **shared)
-    fake = open_image_set(arguments["fake"], overrides, arguments["fake_split"] or split, **shared)
+    real = open_image_set(arguments["real"], overrides, split, number=options.real_number, **shared)
+    fake_split = arguments["fake_split"] or split
+    fake = open_image_set(arguments["fake"], overrides, fake_split, number=options.number, **shared)
     cache = StatisticsCache(arguments["cache"]) if arguments["cache"] != "off" else None
     if arguments["save_stats"] is not None:
         real = with_statistics(real, extractor, options, cache)

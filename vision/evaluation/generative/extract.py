@@ -29,21 +29,23 @@ def extract_statistics(
     extractor: Extractor,
     needs: Collection[Need],
     options: Options,
+    number: int | None = None,
     groups: int = 1,
 ) -> FeatureStatistics:
-    """What `needs` names, and always the moments, of the images of `source`.
+    """What `needs` names, and always the moments, of `number` images of `source` (None: all).
 
     `groups`: parts for a jackknife. With torch.distributed set up, each of N ranks reads every N-th
     image, and all return the same. Raises ValueError where the source has fewer images than
-    `options.number`, cannot be read, or the extractor lacks what is needed.
+    `number`, cannot be read, or the extractor lacks what is needed.
     """
     start = time.perf_counter()
-    chosen = _choose_images(source, options.number, options.seed)
+    chosen = _choose_images(source, number, options.seed)
     count, (rank, world) = len(chosen), _rank_and_world()
     if count < max(world, 2):
         raise ValueError(f"{source.name}: {count} image(s), expected {max(world, 2)} or more")
     group = random_parts(count, groups, options.seed + 1)
-    part = random_parts(count, options.is_splits, options.seed)
+    splits = min(options.is_splits, count // 2)
+    part = random_parts(count, splits, options.seed)
     keep = random_subset(count, options.max_features, options.seed)
     own = torch.arange(rank, count, world)  # which of the chosen images are this rank's
     sums: dict[Need, Metric] = {}
@@ -54,7 +56,7 @@ def extract_statistics(
         features = extractor(images, "spatial_moments" in needs)
         pooled = features.pooled
         _check_finite(pooled, source, chosen[here])
-        sums = sums or _accumulators(features, needs, options, groups)
+        sums = sums or _accumulators(features, needs, splits, groups)
         sums["moments"].update(pooled, group[here])
         if "spatial_moments" in needs:
             sums["spatial_moments"].update(features.spatial)
@@ -76,7 +78,7 @@ def extract_statistics(
 
 
 def _accumulators(
-    features: Features, needs: Collection[Need], options: Options, groups: int
+    features: Features, needs: Collection[Need], splits: int, groups: int
 ) -> dict[Need, Metric]:
     """One per need, for the sizes of these features."""
     found: dict[Need, Metric] = {"moments": MomentSums(features.pooled.shape[1], groups)}
@@ -87,7 +89,7 @@ def _accumulators(
     if "predictions" in needs:
         if features.logits is None:
             raise ValueError("is: this extractor has no classes; leave `is` out of --metrics")
-        found["predictions"] = PredictionSums(features.logits.shape[1], options.is_splits)
+        found["predictions"] = PredictionSums(features.logits.shape[1], splits)
     if "features" in needs:
         found["features"] = KeptFeatures()
     # accelerators other than CUDA may lack float64

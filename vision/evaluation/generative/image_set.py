@@ -34,9 +34,11 @@ class ImageSet:
     statistics: FeatureStatistics | None = None
 
     def describe(self) -> dict[str, Any]:
-        """Its name and, for generated images, how they were sampled."""
+        """Its name, and how its images were sampled or prepared."""
         if isinstance(self.source, PipelineSource):
             return {"name": self.name, **dataclasses.asdict(self.source.sampling)}
+        if isinstance(self.source, DataSource):
+            return {"name": self.name, **self.source.settings}
         return {"name": self.name}
 
 
@@ -76,7 +78,9 @@ def open_image_set(
         return ImageSet(text, _open_run(path, sampling or Sampling(), number or 50_000, device))
     if not path.is_dir():
         raise ValueError(f"{text}: {_EXPECTED}")
-    return ImageSet(text, FolderSource(path, num_workers))
+    if (path / "settings.json").is_file() and (path / "images").is_dir():
+        path /= "images"  # of tools/sample.py, which writes a grid beside them
+    return ImageSet(str(path), FolderSource(path, num_workers))
 
 
 def as_image_set(images: str | Path | Tensor | ImageSet) -> ImageSet:

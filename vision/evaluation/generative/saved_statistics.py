@@ -90,6 +90,6 @@ class StatisticsCache:
         if content is None:
             return None
         kept = options.max_features if "features" in needs else 0
-        settings = [sorted(needs), kept, options.number, options.seed]
+        settings = ["2", sorted(needs), kept, options.real_number, options.seed]
         text = json.dumps([content, extractor.settings, settings], sort_keys=True)
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npz"

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
+from torchvision.transforms.functional import pil_to_tensor
 
 from vision.config import load_config
 from vision.config.schema import DataConfig
@@ -24,6 +24,7 @@ from vision.datasets.check import check_data
 from vision.datasets.image_files import list_images, read_file
 from vision.datasets.reader import Reader, read_image
 from vision.datasets.readers import open_reader
+from vision.datasets.transforms import eval_pixels
 from vision.diffusion.generate import Sampling, generate
 from vision.notices import notice
 
@@ -101,7 +102,10 @@ class FolderSource(_FileSource):
 
 
 class DataSource(_FileSource):
-    """One split of a data config: shorter side resized to `data.img_size`, center cropped."""
+    """One split of a data config, through its evaluation transform.
+
+    Images that have `data.img_size` already stay as they are.
+    """
 
     def __init__(self, name: str, config: DataConfig, split: str) -> None:
         names = {
@@ -111,7 +115,15 @@ class DataSource(_FileSource):
         }
         if config.name == "latents":
             raise ValueError("data.name = latents: no images; name the data they were made from")
+        self.config = config
         self.size = config.img_size
+        self.transform = eval_pixels(config)
+        # what the pixels depend on besides the files
+        self.settings = {
+            "img_size": config.img_size,
+            "interpolation": config.interpolation,
+            "crop_pct": config.crop_pct,
+        }
         self.num_workers = config.num_workers
         self.reader: Reader = open_reader(config, names[split])
         self.name = f"{name} {split}"
@@ -131,12 +143,12 @@ class DataSource(_FileSource):
 
     def __getitem__(self, index: int) -> Tensor:
         image, _ = read_image(self.reader, index, "RGB")
-        if image.size != (self.size, self.size):
-            image = center_crop(resize(image, self.size), [self.size, self.size])
-        return pil_to_tensor(image)
+        if image.size == (self.size, self.size):
+            return pil_to_tensor(image)
+        return self.transform(image)
 
     def fingerprint(self) -> str:
-        digest = hashlib.sha256(f"data 2 {self.size}".encode())
+        digest = hashlib.sha256(f"data 2 {self.settings}".encode())
         for index in range(len(self.reader)):
             image, _ = self.reader[index]
             if isinstance(image, Image.Image):

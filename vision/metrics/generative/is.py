@@ -29,4 +29,9 @@ class InceptionScore(GenerativeMetric):
     def compute(real: FeatureStatistics, fake: FeatureStatistics, options: Options) -> Result:
         assert fake.predictions is not None
         mean, deviation = inception_score(fake.predictions)
-        return Result({"is": mean, "is_std": deviation})
+        parts, warnings = len(fake.predictions.samples), []
+        if parts < options.is_splits:
+            warnings.append(
+                f"is: {parts} parts, for at least two images in each, not {options.is_splits}"
+            )
+        return Result({"is": mean, "is_std": deviation}, warnings)

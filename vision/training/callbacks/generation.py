@@ -39,6 +39,7 @@ class GenerationMetrics(pl.Callback):
         self.options = Options(
             metrics=tuple(options.metrics),
             batch_size=options.batch_size,
+            seed=config.seed,  # as tools/fid.py has one seed for subsets and images
             confidence_groups=0,
         )
         self.extractor = create_extractor(options.extractor, options.weights, options.resize)

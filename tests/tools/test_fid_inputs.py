@@ -1,0 +1,129 @@
+"""What tools/fid.py makes of files and options as people have them."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vision.datasets.image_files import read_file
+from vision.datasets.transforms import eval_transform
+from vision.evaluation.generative.sources import DataSource
+
+DRAW = np.random.default_rng(0)
+PIXELS = DRAW.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def sets(fid, tmp_path: Path) -> Path:
+    """all.npz, part.npz (24 of its images), adm.npz (part, with the statistics of all), fake.npz"""
+    np.savez(tmp_path / "all.npz", arr_0=PIXELS)
+    np.savez(tmp_path / "part.npz", arr_0=PIXELS[:24])
+    np.savez(tmp_path / "fake.npz", arr_0=PIXELS[20:] // 2)
+    out = ["--save-stats", tmp_path / "stats.npz"]
+    fid("--real", tmp_path / "all.npz", "--fake", tmp_path / "fake.npz", *out)
+    saved = dict(np.load(tmp_path / "stats.npz"))
+    np.savez(tmp_path / "adm.npz", arr_0=PIXELS[:24], **saved)
+    saved.pop("count")  # as of a file that does not say
+    np.savez(tmp_path / "adm_uncounted.npz", arr_0=PIXELS[:24], **saved)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["adm", "adm_uncounted"])
+def test_statistics_in_a_file_are_used_and_the_rest_is_of_its_images(
+    name: str, fid, sets: Path
+) -> None:
+    fake = ["--fake", sets / "fake.npz", "--kid-subset-size", "10"]
+    whole, _ = fid("--real", sets / "all.npz", *fake)
+    part, _ = fid("--real", sets / "part.npz", *fake, "--metrics", "fid,kid,prc,is")
+    found, said = fid("--real", sets / f"{name}.npz", *fake, "--metrics", "fid,kid,prc,is")
+    assert found["fid"] == pytest.approx(whole["fid"], rel=1e-9)
+    assert found["fid"] != pytest.approx(part["fid"], rel=1e-3)
+    for key in ("kid", "precision", "recall", "is"):
+        assert found[key] == pytest.approx(part[key], rel=1e-9)
+    assert f"of {'60' if name == 'adm' else '?'} images), and features of 24 images" in said
+    # the number is of the generated images: here of the same file on the other side
+    alone, _ = fid("--real", sets / f"{name}.npz", "--fake", sets / "fake.npz", "--number", "40")
+    assert alone["fid"] == pytest.approx(whole["fid"], rel=1e-9)
+    other, said = fid("--real", sets / "all.npz", "--fake", sets / f"{name}.npz", "--number", 40)
+    assert abs(other["fid"]) < 1e-6
+    assert "saved statistics are of all their images, not of 40" in said
+
+
+@pytest.mark.parametrize(("number", "real"), [(30, None), (None, 20), (30, 20)])
+def test_the_number_of_images_is_given_for_each_side(
+    number: int | None, real: int | None, fid, sets: Path
+) -> None:
+    options = [
+        *(["--number", number] if number else []),
+        *(["--real-number", real] if real else []),
+    ]
+    found, _ = fid("--real", sets / "all.npz", "--fake", sets / "fake.npz", *options)
+    settings = found["settings"]
+    assert (settings["real"]["count"], settings["fake"]["count"]) == (real or 60, number or 40)
+    assert (settings["real_number"], settings["number"]) == (real, number)
+    _, said = fid("--real", sets / "all.npz", "--fake", sets / "fake.npz", "--number", 41, code=2)
+    assert "number = 41: expected 2 to 40" in said
+
+
+@pytest.mark.parametrize("count", [2, 5, 13])
+def test_no_metric_of_few_images_is_nan(count: int, fid, sets: Path) -> None:
+    np.savez(sets / "few.npz", arr_0=PIXELS[:count])
+    metrics = "fid,is" if count < 5 else "fid,is,kid,prc"
+    found, said = fid("--real", sets / "all.npz", "--fake", sets / "few.npz", "--metrics", metrics)
+    assert all(math.isfinite(found[key]) for key in found["labels"])
+    assert "nan" not in said
+    assert f"is: {count // 2} parts, for at least two images in each, not 10" in said
+
+
+def test_a_metric_that_is_not_finite_is_refused(fid, sets: Path) -> None:
+    broken = dict(np.load(sets / "stats.npz"))
+    for name, value in (("overflow", 1e300), ("nan", np.nan)):
+        np.savez(sets / f"{name}.npz", **{**broken, "mu": broken["mu"] + value})
+        sides = ["--real", sets / "all.npz", "--fake", sets / f"{name}.npz"]
+        _, said = fid(*sides, code=2)
+        assert "Traceback" not in said
+        assert {"overflow": "fid is inf", "nan": "holds NaN"}[name] in said
+
+
+@pytest.mark.parametrize("count", [3, 7])
+def test_of_a_folder_of_samples_only_its_images_count(count: int, fid, tmp_path: Path) -> None:
+    (tmp_path / "samples" / "images").mkdir(parents=True)
+    for index in range(count):
+        Image.fromarray(PIXELS[index]).save(tmp_path / "samples" / "images" / f"{index:06d}.png")
+    Image.fromarray(PIXELS[0]).save(tmp_path / "samples" / "grid.png")
+    (tmp_path / "samples" / "settings.json").write_text(json.dumps({"count": count}))
+    found, _ = fid("--real", tmp_path / "samples", "--fake", tmp_path / "samples" / "images")
+    assert found["settings"]["real"]["count"] == count
+    assert found["settings"]["real"]["name"].endswith("samples/images")
+
+
+@pytest.mark.parametrize(
+    "changes", [["data.interpolation=bicubic"], ["data.interpolation=nearest", "data.crop_pct=0.5"]]
+)
+def test_real_images_go_through_the_evaluation_transform(
+    changes: list[str], fid, tmp_path: Path
+) -> None:
+    files = []
+    for split in ("train", "val"):
+        for label in range(2):
+            folder = tmp_path / split / str(label)
+            folder.mkdir(parents=True)
+            for index in range(3):
+                pixels = DRAW.integers(0, 256, (21 + index, 17, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{index}.png")
+                files += [folder / f"{index}.png"] if split == "train" else []
+    given = [f"data.root={tmp_path}", "data.img_size=8", "data.num_workers=0", *changes]
+    half = ["data.mean=[0,0,0]", "data.std=[1,1,1]"]
+    source = DataSource.load("configs/data/imagefolder.yaml", [*given, *half], "train")
+    (images,) = source.batches(range(6), 6)
+    transform = eval_transform(source.config)
+    for image, file in zip(images, files, strict=True):
+        assert np.array_equal(image / np.float32(255), transform(read_file(file, "RGB")))
+    np.savez(tmp_path / "as_prepared.npz", arr_0=images.permute(0, 2, 3, 1).numpy())
+    sides = ["--real", "configs/data/imagefolder.yaml", "--fake", tmp_path / "as_prepared.npz"]
+    found, _ = fid(*sides, *given)
+    assert abs(found["fid"]) < 1e-6
+    assert found["settings"]["real"]["interpolation"] == changes[0].partition("=")[2]
