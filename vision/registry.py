@@ -85,7 +85,8 @@ NORMS: Registry[type[nn.Module]] = Registry(
     "norm",
     "vision.norms",
     support=(
-        *("registry", "base", "blocks", "convert", "decay", "recognize", "tokens", "statistics"),
+        *("registry", "base", "blocks", "calibrate", "carry_over", "conversion"),
+        *("convert", "decay", "least_squares", "recognize", "tokens", "statistics"),
     ),
 )
 TASKS: Registry[Any] = Registry(

@@ -103,6 +103,25 @@ def test_all_norms_of_a_model_are_swapped_and_it_trains(build, count, first, nam
 
 
 @pytest.mark.parametrize("build", [m[0] for m in MODELS], ids=lambda v: v.__name__)
+def test_learned_scales_and_shifts_are_carried_over(build):
+    model = build()
+    for norm in (m for m in model.modules() if isinstance(m, nn.LayerNorm)):
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    learned = {name: value.clone() for name, value in model.state_dict().items()}
+    conversion = convert_norms(model, "seednorm")
+    assert conversion.lost == tuple((name, "shift") for name, _, _ in conversion.swapped)
+    for name, _, _ in conversion.swapped:
+        assert torch.equal(model.get_submodule(name).gamma, learned[f"{name}.weight"])
+    model = build()
+    model.load_state_dict(learned)
+    conversion = convert_norms(model, "derf")
+    assert not conversion.lost
+    for name, value in learned.items():
+        assert torch.equal(model.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("build", [m[0] for m in MODELS], ids=lambda v: v.__name__)
 def test_conversion_to_layernorm_with_the_same_eps_and_back_keeps_the_function(build):
     torch.manual_seed(0)
     model = build().eval()
@@ -143,7 +162,12 @@ def test_rms_and_layer_norms_of_diffusers_in_one_model():
     from diffusers.models.normalization import AdaLayerNormZero, FP32LayerNorm, RMSNorm
 
     model = nn.ModuleList([RMSNorm(8, eps=1e-6), FP32LayerNorm(8), AdaLayerNormZero(8, 4)])
-    assert [s[:2] for s in convert_norms(model, "rmsnorm").swapped] == [
+    nn.init.constant_(model[0].weight, 2.0)
+    nn.init.constant_(model[1].bias, 3.0)
+    conversion = convert_norms(model, "rmsnorm")
+    assert conversion.lost == (("1", "shift"),)
+    assert model[0].weight.tolist() == [2.0] * 8
+    assert [s[:2] for s in conversion.swapped] == [
         ("0", "RMSNorm"),
         ("1", "FP32LayerNorm"),
         ("2.norm", "LayerNorm"),

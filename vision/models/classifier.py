@@ -16,7 +16,7 @@ from vision.errors import nearest
 from vision.models.blocks import block_class
 from vision.models.check import check_heads, check_patches
 from vision.norms import convert_norms
-from vision.norms.convert import Conversion
+from vision.norms.conversion import Conversion
 
 # settings of the same name in timm, where null leaves what the model's name says
 _SIZES = ("patch_size", "embed_dim", "depth", "num_heads", "global_pool")

@@ -20,7 +20,8 @@ from vision.models.blocks import reset_blocks
 from vision.models.classifier import create_classifier
 from vision.models.patches import patchify, unpatchify
 from vision.norms import convert_norms, get_norm
-from vision.norms.convert import Conversion, place_norms
+from vision.norms.conversion import Conversion
+from vision.norms.convert import place_norms
 from vision.norms.tokens import TokenLayout
 
 _EPS = 1e-6  # of the decoder's LayerNorm and of the target's variance

@@ -6,7 +6,9 @@ A built-in norm is one file of this folder, named as the norm, that holds one cl
 """
 
 from vision.norms.base import Norm
-from vision.norms.convert import Conversion, convert_norms
+from vision.norms.calibrate import Calibration, calibrate
+from vision.norms.conversion import Conversion
+from vision.norms.convert import convert_norms
 from vision.norms.decay import decayed_parameters, norm_parameters
 from vision.norms.registry import (
     create_norm,
@@ -18,8 +20,10 @@ from vision.norms.registry import (
 )
 
 __all__ = [
+    "Calibration",
     "Conversion",
     "Norm",
+    "calibrate",
     "convert_norms",
     "create_norm",
     "decayed_parameters",

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vision.norms.tokens import TokenLayout
+from vision.norms.tokens import TokenLayout, TokenMoments
 
 
 class Norm(nn.Module):
@@ -32,6 +32,8 @@ class Norm(nn.Module):
         needs_grid: The norm asks where tokens stand and reads it from `layout`.
         exact_gradient: The backward pass computes the derivative; some norms approximate it.
         contains_activation: The norm takes the place of a norm and an activation next to it.
+        scale_name: Its parameter that multiplies the output per channel; need not exist.
+        shift_name: Its parameter that is added to the output per channel; need not exist.
         layout: Places of the model's tokens, set by `convert_norms`; None where there is no grid.
 
     Args:
@@ -49,6 +51,8 @@ class Norm(nn.Module):
     needs_grid: ClassVar[bool] = False
     exact_gradient: ClassVar[bool] = True
     contains_activation: ClassVar[bool] = False
+    scale_name: ClassVar[str] = "weight"
+    shift_name: ClassVar[str] = "bias"
     layout: TokenLayout | None = None
 
     def __init__(self, dim: int, *, affine: bool = True, channels_first: bool = False) -> None:
@@ -76,6 +80,15 @@ class Norm(nn.Module):
         `NormDiagnostics` logs them beside the sizes of input, output, parameters and gradients.
         """
         return {}
+
+    def candidates(self, tokens: TokenMoments) -> list[dict[str, Any]]:
+        """Values for its other parameters and buffers, by name, that `calibrate` is to try.
+
+        For each it fits scale and shift by least squares, and takes the best. The default is to
+        leave them as they are; a norm with running averages has to say how it sets them, and
+        without candidates it cannot be calibrated.
+        """
+        return [] if self.running else [{}]
 
     def follow(self, progress: float) -> None:
         """Told before each training step how much of the run is done, 0 to 1, for schedules."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from vision.norms.base import Norm, check_eps, fill, scale_and_shift
 from vision.norms.registry import register_norm
 from vision.norms.statistics import batch_moments, check_fraction, move_average
+from vision.norms.tokens import TokenMoments
 
 
 @register_norm("batchnorm")
@@ -70,6 +71,9 @@ class BatchNorm(Norm):
             mean, variance = self.running_mean.to(x.dtype), self.running_var.to(x.dtype)
         # a division: the derivative of rsqrt underflows for large variances
         return scale_and_shift((x - mean) / (variance + self.eps).sqrt(), self.weight, self.bias)
+
+    def candidates(self, tokens: TokenMoments) -> list[dict[str, Any]]:
+        return [{"running_mean": tokens.mean, "running_var": tokens.variance}]
 
     def shown_options(self) -> dict[str, Any]:
         return {"eps": self.eps, "momentum": self.momentum}

@@ -10,6 +10,7 @@ from torch import Tensor
 from vision.norms.base import Norm, check_eps, fill, scale_and_shift
 from vision.norms.registry import register_norm
 from vision.norms.rmsnorm import divide_by_rms
+from vision.norms.tokens import TokenMoments
 
 
 @register_norm("bhyt")
@@ -65,6 +66,10 @@ class BHyT(Norm):
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         y = torch.tanh(self.lam * self.inv_kappa * divide_by_rms(x, self.eps))
         return {"saturated": (y.abs() > 0.99).float().mean()}
+
+    def candidates(self, tokens: TokenMoments) -> list[dict[str, Any]]:
+        # of tokens whose RMS is 1 already
+        return [{"lam": slope * tokens.rms / self.inv_kappa} for slope in tokens.slopes]
 
     def shown_options(self) -> dict[str, Any]:
         return {"inv_kappa": self.inv_kappa, "eps": self.eps}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -13,6 +11,8 @@ from torch import nn
 
 from vision.norms.base import Norm, remarks
 from vision.norms.blocks import drop_path_rate_at
+from vision.norms.carry_over import remember, take_over
+from vision.norms.conversion import Conversion, count, left, tally
 from vision.norms.recognize import (
     contains_activation,
     is_affine,
@@ -28,34 +28,11 @@ _NO_ACTIVATION = "no activation before it"
 Patterns = str | Sequence[str] | None
 
 
-@dataclass(frozen=True)
-class Conversion:
-    """What `convert_norms` did.
-
-    Attributes:
-        swapped: (qualified name, old type, new type) of each norm; a norm that the model holds
-            under several names is listed under the first.
-        skipped: (qualified name, type, reason) of each norm left as it was.
-        notes: What else there is to say about the new norms.
-    """
-
-    swapped: tuple[tuple[str, str, str], ...]
-    skipped: tuple[tuple[str, str, str], ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        new = " and ".join(dict.fromkeys(kind for _, _, kind in self.swapped))
-        old = _tally((old for _, old, _ in self.swapped), "{n} {kind}")
-        text = f"{_count(len(self.swapped))} -> {new}: {old}"
-        if self.skipped:
-            text += f"; {len(self.skipped)} left: {_left(self.skipped)}"
-        return "; ".join([text, *self.notes])
-
-
 def convert_norms(
     model: nn.Module,
     name: str,
     *,
+    carry_over: bool = True,
     include: Patterns = None,
     exclude: Patterns = None,
     layout: TokenLayout | None = None,
@@ -64,8 +41,9 @@ def convert_norms(
     """Replaces the model's LayerNorm- and RMSNorm-like layers, in place, by the norm `name`.
 
     The new layer takes over the axis, device, dtype, training mode, whether parameters require
-    gradients (where the old layer has any), and, unless the option is given, `affine`. Its
-    parameters start fresh, and its `eps` is the new class's default. Batch and group norms stay.
+    gradients (where the old layer has any), and, unless the option is given, `affine`; and with
+    `carry_over` the learned scale and shift. Its other parameters start fresh, and its `eps` is the
+    new class's default. Batch and group norms stay. `calibrate` fits the new norms further.
 
     A norm that contains its activation takes the place of those that do too, and of the norm behind
     the activation of timm's Mlp, whose activation becomes the identity. All others stay.
@@ -73,6 +51,8 @@ def convert_norms(
     Args:
         model: Any model; changed in place. It stays as it was if an error is raised.
         name: One of `list_norms()`.
+        carry_over: Multiply the new scale by the old one, and add the old shift to the new one. A
+            norm without a shift, such as RMSNorm, loses it, and `Conversion.lost` says so.
         include: Pattern or patterns (`fnmatch`) of qualified names, such as "blocks.*"; a norm
             is swapped if one of its names matches one of them. Default: all.
         exclude: Patterns of norms to leave, whatever `include` says.
@@ -115,7 +95,8 @@ def convert_norms(
             new.enter_block(drop_path_rate_at(model, names[0]))
     place_norms(news, layout or read_layout(model), type(model).__name__)
     swapped = tuple(_swap(model, *swap) for swap in swaps)
-    return Conversion(swapped, tuple(skipped), remarks(news))
+    lost = [(n[0], role) for n, old, new in swaps if carry_over for role in take_over(old, new)]
+    return Conversion(swapped, tuple(skipped), remarks(news), tuple(lost))
 
 
 def place_norms(norms: Iterable[nn.Module], layout: TokenLayout | None, model: str) -> None:
@@ -156,6 +137,8 @@ def _swap(
         if mlp is not None and contains_activation(new):
             replaced = f"{type(mlp.act).__name__} and {type(old).__name__}"
             mlp.act = nn.Identity()
+        else:
+            remember(new, old)
         _put(model, place, new)
     return places[0], replaced, type(new).__name__
 
@@ -246,25 +229,6 @@ def _device_and_dtype(*modules: nn.Module) -> tuple[torch.device | None, torch.d
     return None, None
 
 
-def _left(skipped: Iterable[tuple[str, str, str]]) -> str:
-    """Where norms stay, by reason."""
-    places: dict[str, list[str]] = {}
-    for name, _, reason in skipped:
-        places.setdefault(reason, []).append(name)
-    return "; ".join(
-        f"{names[0]}{f' and {len(names) - 1} more' * (len(names) > 1)} ({why})"
-        for why, names in places.items()
-    )
-
-
-def _count(n: int) -> str:
-    return f"{n} norm" if n == 1 else f"{n} norms"
-
-
-def _tally(types: Iterable[str], form: str) -> str:
-    return ", ".join(form.format(n=n, kind=kind) for kind, n in Counter(types).most_common())
-
-
 def _nothing_to_swap(
     model: nn.Module,
     name: str,
@@ -276,20 +240,20 @@ def _nothing_to_swap(
     kind = type(model).__name__
     if all(reason == _NO_ACTIVATION for _, _, reason in skipped) and skipped:
         return (
-            f"norm {name!r} contains an activation, and none of the {_count(len(skipped))} of "
+            f"norm {name!r} contains an activation, and none of the {count(len(skipped))} of "
             f"{kind} stands behind one; give its MLPs a norm there (model.mlp_norm=true; in timm "
             "scale_mlp_norm=True), or take another norm"
         )
     if skipped:
-        return f"no norm of {kind} can be swapped: {_left(skipped)}"
+        return f"no norm of {kind} can be swapped: {left(skipped)}"
     if found:
         names = [places[0] for places in found.values()]
         return (
-            f"include={include!r}, exclude={exclude!r} select none of the {_count(len(found))} of "
+            f"include={include!r}, exclude={exclude!r} select none of the {count(len(found))} of "
             f"{kind}, from {names[0]!r} to {names[-1]!r}"
         )
     types = (type(module).__name__ for module in model.modules())
-    others = _tally((name for name in types if "norm" in name.lower()), "{kind} x {n}")
+    others = tally((name for name in types if "norm" in name.lower()), "{kind} x {n}")
     return (
         f"{kind} has no LayerNorm- or RMSNorm-like layer to swap; "
         f"its normalization layers: {others or 'none'}"

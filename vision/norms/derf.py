@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from vision.norms.base import Norm, fill, scale_and_shift
 from vision.norms.registry import register_norm
+from vision.norms.tokens import TokenMoments
 
 
 @register_norm("derf")
@@ -51,6 +54,10 @@ class Derf(Norm):
     def normalize(self, x: Tensor) -> Tensor:
         y = torch.erf(self.alpha.to(x.dtype) * x + self.shift.to(x.dtype))
         return scale_and_shift(y, self.weight, self.bias)
+
+    def candidates(self, tokens: TokenMoments) -> list[dict[str, Any]]:
+        mean = float(tokens.mean.mean())
+        return [{"alpha": a, "shift": s} for a in tokens.slopes for s in (0.0, -a * mean)]
 
     def diagnose(self, x: Tensor) -> dict[str, Tensor]:
         """Fraction of the activations whose erf is beyond ±0.99."""

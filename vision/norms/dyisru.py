@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vision.norms.base import Norm, fill, scale_and_shift
 from vision.norms.registry import register_norm
+from vision.norms.tokens import TokenMoments
 
 
 @register_norm("dyisru")
@@ -60,3 +62,6 @@ class DyISRU(Norm):
     def diagnose(self, x: Tensor) -> dict[str, Tensor]:
         """Fraction of the activations whose x/sqrt(x² + C) is beyond ±0.99."""
         return {"saturated": ((x / torch.hypot(x, self.c)).abs() > 0.99).float().mean()}
+
+    def candidates(self, tokens: TokenMoments) -> list[dict[str, Any]]:
+        return [{"c": 1 / slope} for slope in tokens.slopes]

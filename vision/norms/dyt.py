@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from vision.norms.base import Norm, fill, scale_and_shift
 from vision.norms.registry import register_norm
+from vision.norms.tokens import TokenMoments
 
 
 @register_norm("dyt")
@@ -45,6 +48,9 @@ class DyT(Norm):
     def normalize(self, x: Tensor) -> Tensor:
         y = torch.tanh(self.alpha.to(x.dtype) * x)
         return scale_and_shift(y, self.weight, self.bias)
+
+    def candidates(self, tokens: TokenMoments) -> list[dict[str, Any]]:
+        return [{"alpha": slope} for slope in tokens.slopes]
 
     def diagnose(self, x: Tensor) -> dict[str, Tensor]:
         """Fraction of the activations whose tanh is beyond ±0.99."""

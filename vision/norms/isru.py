@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from vision.norms.base import Norm, fill, scale_and_shift
 from vision.norms.registry import register_norm
+from vision.norms.tokens import TokenMoments
 
 
 @register_norm("isru")
@@ -58,3 +61,7 @@ class ISRU(Norm):
         """Fraction of the activations whose z/sqrt(z² + 1) is beyond ±0.99."""
         z = self.alpha * x + self.shift
         return {"saturated": ((z / torch.hypot(z, torch.ones_like(z))).abs() > 0.99).float().mean()}
+
+    def candidates(self, tokens: TokenMoments) -> list[dict[str, Any]]:
+        mean = float(tokens.mean.mean())
+        return [{"alpha": a, "shift": s} for a in tokens.slopes for s in (0.0, -a * mean)]

@@ -30,6 +30,8 @@ class ScaleNorm(Norm):
         ValueError: `eps` is not a number above 0.
     """
 
+    scale_name = "scale"
+
     def __init__(
         self,
         dim: int,

@@ -89,6 +89,7 @@ class SeeDNorm(Norm):
     """
 
     decayed = frozenset({"alpha", "beta"})
+    scale_name = "gamma"
 
     def __init__(
         self,

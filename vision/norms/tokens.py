@@ -9,6 +9,32 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 
+@dataclass(frozen=True)
+class TokenMoments:
+    """What the tokens are like that a norm gets: sums over all of them.
+
+    Attributes:
+        mean: Per channel, `[D]` float64.
+        mean_square: Per channel, `[D]` float64.
+        rms: Geometric mean of the tokens' RMS, which single large tokens hardly move; 0 if all
+            tokens are 0.
+    """
+
+    mean: Tensor
+    mean_square: Tensor
+    rms: float
+
+    @property
+    def slopes(self) -> list[float]:
+        """Slopes to try for a function that saturates, around 1/RMS; none if all tokens are 0."""
+        return [2 ** (step / 2) / self.rms for step in range(-6, 7)] if self.rms > 0 else []
+
+    @property
+    def variance(self) -> Tensor:
+        """Per channel, `[D]`."""
+        return (self.mean_square - self.mean.square()).clamp(min=0)
+
+
 @dataclass(eq=False)
 class TokenLayout:
     """Places of the tokens `[B, prefix + patches, D]` of one model; its norms share one object.

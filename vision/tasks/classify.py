@@ -12,7 +12,7 @@ from vision.datasets.dataset import Batch
 from vision.datasets.splits import check_classes
 from vision.metrics.classification import ClassificationMetrics
 from vision.models.classifier import create_classifier
-from vision.norms.convert import Conversion
+from vision.norms.conversion import Conversion
 from vision.registry import TASKS
 from vision.tasks.base import VisionTask
 

@@ -16,7 +16,7 @@ from vision.diffusion.objective import DiffusionObjective, Terms, drop_labels
 from vision.diffusion.pipeline import DiTPipeline
 from vision.models.dit import DiT, create_dit, differs_by_affine, dit_size
 from vision.norms.base import remarks
-from vision.norms.convert import Conversion
+from vision.norms.conversion import Conversion
 from vision.norms.registry import get_norm
 from vision.registry import TASKS
 from vision.seeding import generator_for

@@ -11,7 +11,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from vision.config import Config
 from vision.datasets.dataset import Batch
 from vision.models.mae import MAE, create_mae
-from vision.norms.convert import Conversion
+from vision.norms.conversion import Conversion
 from vision.registry import TASKS
 from vision.seeding import generator_for
 from vision.tasks.base import VisionTask
