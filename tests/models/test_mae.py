@@ -199,6 +199,19 @@ def test_encoder_and_decoder_take_norms_of_the_registry() -> None:
     assert model.decoder_norm.num_heads == 4
 
 
+def test_coefficients_drop_as_paths_do_which_the_decoder_has_none_of() -> None:
+    config = small_config()
+    config.model.drop_path_rate = 0.2
+    config.norm.name, config.norm.options = "seednorm", {"coefficient_dropout": "drop_path"}
+    model, conversion = create_mae(config)
+    assert [block.norm1.dropout_rate for block in model.encoder.blocks] == pytest.approx([0, 0.2])
+    assert model.decoder_blocks[0].norm1.dropout_rate == model.decoder_norm.dropout_rate == 0
+    assert conversion.notes == (
+        "coefficient dropout 0 to 0.2 by block",
+        "decoder: coefficient dropout 0 everywhere: the blocks have no drop path",
+    )
+
+
 def test_positions_do_not_train() -> None:
     model, _ = create_mae(small_config())
     fixed = {name for name, p in model.named_parameters() if not p.requires_grad}
