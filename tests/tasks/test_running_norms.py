@@ -11,6 +11,7 @@ from vision.checkpoints.export import export_model, load_exported
 from vision.config import Config
 from vision.datasets.dataset import Batch
 from vision.norms import Norm, get_norm, list_norms
+from vision.norms.statistics import describe_statistics
 from vision.tasks.base import VisionTask
 from vision.tasks.classify import ClassifyTask
 from vision.tasks.dit import DiTTask
@@ -65,6 +66,14 @@ def test_training_moves_the_statistics_and_evaluation_does_not(task, norm):
         trained.eval().evaluate_batch(batch(1))
     assert not moved(after, state(trained.model))
     assert all(value.isfinite() for value in trained.compute_metrics().values())
+
+
+def test_statistics_over_a_part_of_the_batch_are_said():
+    model = small(ClassifyTask, "batchnorm").model
+    assert describe_statistics(model, 64, 1) is None
+    assert describe_statistics(small(ClassifyTask, "layernorm").model, 64, 4) is None
+    said = "3 norms take statistics over 16 images, as the batch of 64 is accumulated in 4 parts"
+    assert describe_statistics(model, 64, 4) == said
 
 
 @pytest.mark.parametrize("norm", RUNNING)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather, all_reduce
 
 
@@ -57,6 +57,23 @@ def batch_mean(x: Tensor) -> Tensor:
 def move_average(average: Tensor, value: Tensor, weight: float) -> None:
     """average ← (1 − weight)·average + weight·value, in place."""
     average.lerp_(value.to(average.dtype), weight)
+
+
+def describe_statistics(model: nn.Module, images: int, parts: int) -> str | None:
+    """What its norms take statistics over, where that is not a whole batch of `images`.
+
+    Args:
+        model: Its norms say by `running` that they take statistics over the batch.
+        images: In one optimizer step, of all processes.
+        parts: Micro-batches of it, over which gradients are accumulated.
+    """
+    count = sum(bool(getattr(module, "running", False)) for module in model.modules())
+    if count == 0 or parts == 1:
+        return None
+    return (
+        f"{count} norms take statistics over {images // parts} images, as the batch of {images} is "
+        f"accumulated in {parts} parts"
+    )
 
 
 def check_fraction(name: str, value: float, *, zero: bool = False) -> float:

@@ -25,6 +25,7 @@ from vision.errors import first_line
 from vision.files import write_json
 from vision.models.blocks import describe_blocks
 from vision.models.classifier import count_parameters
+from vision.norms.statistics import describe_statistics
 from vision.registry import TASKS
 from vision.tasks.base import VisionTask
 from vision.training.build import check_build
@@ -157,6 +158,10 @@ def _announce(
         _say("        a small real stand-in; configs/data and configs/recipes have others")
     _say(f"model   {config.model.name}, {count_parameters(task.model):,} parameters")
     _say(f"norm    {config.norm.name}: {task.conversion}")
+    options, parts = config.trainer, trainer.accumulate_grad_batches
+    statistics = describe_statistics(task.model, options.batch_size_total, parts)
+    if statistics is not None:
+        _say(f"        {statistics}")
     blocks = describe_blocks(config.model.norm_placement, config.model.residual)
     if blocks is not None:
         _say(f"blocks  {blocks}")
