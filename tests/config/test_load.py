@@ -76,6 +76,7 @@ def test_user_norm_module_is_found_beside_the_config_that_names_it(tmp_path: Pat
         ("trainer: {epochs: 2.5}", ["trainer.epochs = 2.5", "whole number"]),
         ("trainer: {compile: maybe}", ["trainer.compile = 'maybe'", "true or false"]),
         ("data: {on_corrupt: skp}", ["data.on_corrupt = 'skp'", "did you mean 'skip'"]),
+        ("model: {norm_placement: pst}", ["model.norm_placement = 'pst'", "mean 'post'"]),
         ("optim: {betas: [a, b]}", ["optim.betas", "list of numbers"]),
         ("seed: 1\noptim:\n  lr: 0", ["a.yaml:3: optim.lr = 0.0: expected more than 0"]),
         ("optim: {lr: .nan}", ["a.yaml:1: optim.lr = nan: expected more than 0"]),

@@ -181,8 +181,9 @@ def _expected(key: str, value: object) -> str:
     for section in sections:
         owner = typing.get_type_hints(owner).get(section, owner)
     kind = typing.get_type_hints(owner).get(name)
-    if typing.get_origin(kind) is typing.Literal:
-        return nearest(value, [str(choice).lower() for choice in typing.get_args(kind)])
+    for part in (kind, *typing.get_args(kind)):
+        if typing.get_origin(part) is typing.Literal:
+            return nearest(value, [str(choice).lower() for choice in typing.get_args(part)])
     words = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
     parts = [arg for arg in typing.get_args(kind) if arg is not type(None)] or [kind]
     described = words.get(parts[0], str(parts[0]))
