@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vision.checkpoints.export import export_model, load_exported
 from vision.checkpoints.init_from import initialize_from
@@ -60,35 +60,24 @@ def test_norms_and_blocks_of_a_model_come_from_the_registry(vit_config) -> None:
         assert [s[::2] for s in create_classifier(config, 10)[1].swapped] == [("norm", "RMSNorm")]
 
 
-def test_a_norm_with_its_activation_trains_behind_mlp_norm(
-    vit_config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(NORMS, "registered", dict(NORMS.registered))
-
-    @register_norm("silu_norm")
-    class SiLUNorm(Norm):
-        contains_activation = True
-
-        def normalize(self, x: Tensor) -> Tensor:
-            return nn.functional.silu(x) / (x.std(-1, keepdim=True) + 1e-6)
-
+def test_a_norm_with_its_activation_trains_behind_mlp_norm(vit_config) -> None:
     config = vit_config(mlp_norm=True)
-    config.norm.name = "silu_norm"
+    config.norm.name = "evonorm_s0"
     model, conversion = create_classifier(config, 10)
-    assert str(conversion).startswith("2 norms -> SiLUNorm: 2 GELU and LayerNorm; 5 left: ")
+    assert str(conversion).startswith("2 norms -> EvoNormS0: 2 GELU and LayerNorm; 5 left: ")
     model(torch.randn(2, 1, 8, 8)).square().sum().backward()
     assert model.blocks[0].mlp.fc1.weight.grad.abs().max() > 0
     config.model.mlp_norm = None
-    with pytest.raises(ValueError, match=r"norm\.name = 'silu_norm': .*model\.mlp_norm=true"):
+    with pytest.raises(ValueError, match=r"norm\.name = 'evonorm_s0': .*model\.mlp_norm=true"):
         create_classifier(config, 10)
     mae = vit_config("mae", mlp_norm=True)
-    mae.norm.name = "silu_norm"
-    with pytest.raises(ValueError, match=r"mae\.decoder_norm = 'silu_norm': contains .*layernorm"):
+    mae.norm.name = "evonorm_s0"
+    with pytest.raises(ValueError, match=r"mae\.decoder_norm = 'evonorm_s0': contains .*layernorm"):
         create_mae(mae)
     mae.mae.decoder_norm = "layernorm"
     assert create_mae(mae)[0](torch.randn(2, 1, 8, 8))[0].isfinite()
     dit = Config(task="dit")
-    dit.model.name, dit.data.img_size, dit.norm.name = "dit_s_4", 8, "silu_norm"
+    dit.model.name, dit.data.img_size, dit.norm.name = "dit_s_4", 8, "evonorm_s0"
     with pytest.raises(ValueError, match="a DiT has no norm behind one"), torch.device("meta"):
         DiTTask.create_model(dit, 10)
 
