@@ -7,8 +7,10 @@ import pytest
 
 from vision.compare.grid import CompareConfig, load_compare, make_cells, save_compare
 from vision.config import load_config
+from vision.config.load import split_arguments
 from vision.errors import ConfigError
 
+ROOT = Path(__file__).parents[2]
 GRID = """
 seeds: [3, 5]
 norms: {layernorm: {}, seednorm: {num_heads: 16, alpha_init: 0.5}}
@@ -52,6 +54,17 @@ def test_one_run_gives_the_features_for_all_cells_and_comes_first(
     extractor = "evaluation.extractor=run:out/grid/base/seednorm_seed3"
     assert all(cell.arguments[-1] == extractor for cell in cells["tuned"])
     assert not any("evaluation" in text for cell in cells["base"] for text in cell.arguments)
+
+
+def test_the_sweep_of_alpha_changes_nothing_else() -> None:
+    config = load_compare(ROOT / "configs/compare/digits_alpha.yaml")
+    options = []
+    for cells in make_cells(config).values():
+        assert [cell.seed for cell in cells] == [0, 1, 2]
+        run = load_config(*split_arguments(cells[0].arguments)).config
+        options.append(run.norm.options)
+        assert (run.norm.name, run.trainer.epochs) == ("seednorm", 8)
+    assert options == [{"alpha_init": a, "num_heads": 16} for a in (0.1, 0.5, 1.0, 2.0)]
 
 
 def test_options_of_norms_reach_the_runs_unchanged(tmp_path: Path) -> None:
