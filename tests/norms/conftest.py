@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vision.norms import Norm, create_norm, get_norm, list_norms
+from vision.norms.tokens import TokenLayout
 from vision.registry import NORMS
 
 DIM = 24
@@ -98,6 +99,8 @@ class Case:
                 parameter.add_(0.3 * noise.to(parameter.dtype))
         if self.progress:
             norm.follow(self.progress)
+        if get_norm(self.name).needs_grid:  # the tests' images have three tokens
+            norm.layout = TokenLayout((1, 2), prefix=1)
         return norm
 
     def formula(self, x: Tensor, p: dict[str, Tensor]) -> Tensor:

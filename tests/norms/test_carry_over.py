@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from vision.norms import convert_norms, create_norm, get_norm, list_norms
+from vision.norms.tokens import TokenLayout
 
 DIM = 8
 
@@ -66,7 +67,7 @@ def test_an_untrained_norm_changes_no_start_value(name):
     torch.manual_seed(0)  # some start at random
     fresh = create_norm(name, DIM)
     torch.manual_seed(0)
-    assert convert_norms(model, name).lost == ()
+    assert convert_norms(model, name, layout=TokenLayout((1, 1))).lost == ()
     for key, value in fresh.state_dict().items():
         assert torch.equal(model[0].state_dict()[key], value), key
 

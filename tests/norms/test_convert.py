@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from vision.norms import Norm, convert_norms, create_norm, get_norm, list_norms, register_norm
+from vision.norms.tokens import TokenLayout
 
 
 def vit() -> nn.Module:
@@ -99,7 +100,7 @@ def test_conversion_can_be_repeated_through_all_norms():
     for name in list_norms():
         if getattr(get_norm(name), "contains_activation", False):
             continue  # it has no place here
-        assert len(convert_norms(model, name).swapped) == 2
+        assert len(convert_norms(model, name, layout=TokenLayout((1, 1))).swapped) == 2
         assert [norm.affine for norm in model] == [True, False]
     assert model(torch.randn(2, 8)).shape == (2, 8)
 

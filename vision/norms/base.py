@@ -201,9 +201,14 @@ def scale_and_shift(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Te
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x·weightᵀ + bias over the last axis, in x's dtype, under autocast too."""
-    device = "cpu" if x.is_meta else x.device.type  # autocast knows no meta device
-    with torch.autocast(device, enabled=False):
+    with exact(x):
         return F.linear(x, weight.to(x.dtype), cast(bias, x))
+
+
+def exact(x: Tensor) -> torch.autocast:
+    """Within it, autocast leaves products on x's device in their dtype."""
+    device = "cpu" if x.is_meta else x.device.type  # autocast knows no meta device
+    return torch.autocast(device, enabled=False)
 
 
 def check_eps(eps: float) -> float:

@@ -62,6 +62,10 @@ class BatchNorm(Norm):
         fill([(self.running_mean, 0.0), (self.running_var, 1.0)])
 
     def normalize(self, x: Tensor) -> Tensor:
+        return scale_and_shift(self.standardize(x), self.weight, self.bias)
+
+    def standardize(self, x: Tensor) -> Tensor:
+        """(x − mean)/sqrt(var + eps), `[..., dim]`; in training the running averages move."""
         if self.training:
             mean, variance, count = batch_moments(x)
             move_average(self.running_mean, mean, self.momentum)
@@ -70,7 +74,7 @@ class BatchNorm(Norm):
         else:
             mean, variance = self.running_mean.to(x.dtype), self.running_var.to(x.dtype)
         # a division: the derivative of rsqrt underflows for large variances
-        return scale_and_shift((x - mean) / (variance + self.eps).sqrt(), self.weight, self.bias)
+        return (x - mean) / (variance + self.eps).sqrt()
 
     def candidates(self, tokens: TokenMoments) -> list[dict[str, Any]]:
         return [{"running_mean": tokens.mean, "running_var": tokens.variance}]

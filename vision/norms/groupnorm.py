@@ -12,8 +12,8 @@ from vision.norms.registry import register_norm
 from vision.norms.tokens import as_tokens
 
 
-def choose_groups(dim: int, num_groups: int | None, most: int) -> int:
-    """`num_groups`, or the largest divisor of `dim` up to `most` where it is None.
+def choose_groups(dim: int, num_groups: int | None, most: int, option: str = "num_groups") -> int:
+    """`num_groups`, called `option`, or the largest divisor of `dim` up to `most` where it is None.
 
     Raises:
         ValueError: it does not divide `dim`.
@@ -22,7 +22,7 @@ def choose_groups(dim: int, num_groups: int | None, most: int) -> int:
     if num_groups is None:
         return max(n for n in divisors if n <= most)
     if not isinstance(num_groups, int) or num_groups < 1 or dim % num_groups:
-        raise ValueError(f"num_groups={num_groups} does not divide dim={dim}; try {divisors}")
+        raise ValueError(f"{option}={num_groups} does not divide dim={dim}; try {divisors}")
     return num_groups
 
 
