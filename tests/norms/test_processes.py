@@ -18,7 +18,11 @@ RUNNING = [name for name in list_norms() if getattr(get_norm(name), "running", F
 
 
 def train(name: str, part: slice) -> dict[str, Tensor]:
-    """Some steps on a part of each batch: outputs, gradients, and the state at the end."""
+    """Some steps on a part of each batch: outputs, gradients, and the state at the end.
+
+    The loss is a mean over the part, so its gradients are larger than those of the whole batch.
+    """
+    parts = 1 if part == slice(None) else 2
     torch.manual_seed(0)
     norm = create_norm(name, DIM, dtype=torch.float64)
     for parameter in norm.parameters():
@@ -29,9 +33,9 @@ def train(name: str, part: slice) -> dict[str, Tensor]:
         x = x[part].requires_grad_()
         norm.follow(step / STEPS)
         y = norm(x)
-        y.backward(g[part])
-        found |= {f"rows.{step}.y": y.detach(), f"rows.{step}.dx": x.grad}
-    found |= {f"sums.{key}": p.grad for key, p in norm.named_parameters()}
+        y.backward(parts * g[part])
+        found |= {f"rows.{step}.y": y.detach(), f"rows.{step}.dx": x.grad / parts}
+    found |= {f"sums.{key}": p.grad / parts for key, p in norm.named_parameters()}
     return found | {f"same.{key}": buffer for key, buffer in norm.named_buffers()}
 
 

@@ -85,10 +85,10 @@ def test_the_frozen_encoder_of_a_linear_probe_keeps_its_statistics(norm):
 
 
 @pytest.mark.parametrize("norm", RUNNING)
-@pytest.mark.parametrize("copied", [False, True])
-def test_the_averaged_model_gets_the_statistics_too(norm, copied):
+@pytest.mark.parametrize("foreach", [True, False])
+def test_the_averaged_model_gets_the_statistics_too(norm, foreach):
     task = small(ClassifyTask, norm)
-    task.ema.exclude_buffers = copied  # as with sharded weights
+    task.ema.foreach = foreach  # false with sharded weights
     for step in range(30):
         task.compute_loss(batch(step % 2))
         task.ema.update(task.model, step=step)

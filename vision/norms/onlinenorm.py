@@ -14,6 +14,7 @@ from vision.norms.statistics import (
     check_fraction,
     gather_over_processes,
     part_of_this_process,
+    process_count,
 )
 from vision.norms.tokens import as_tokens
 
@@ -45,8 +46,9 @@ class _OnlineNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (g,), (z, scale), norm = gradients, ctx.saved_tensors, ctx.norm
-        parts = torch.stack([g, z, g * z, z * z]).mean(2).movedim(1, 0)  # [B, 4, D]
-        samples = gather_over_processes(parts)
+        count = process_count()
+        parts = torch.stack([g / count, z, g * z / count, z * z]).mean(2)  # [4, B, D]
+        samples = gather_over_processes(parts.movedim(1, 0))  # [N, 4, D]
         gain = 1 - norm.backward_decay
         along_z, along_one = norm.along_z.to(z.dtype), norm.along_one.to(z.dtype)
         before = []
@@ -57,7 +59,7 @@ class _OnlineNorm(torch.autograd.Function):
             along_one = along_one + (g_mean - a * z_mean) / s - b
         norm.along_z.copy_(along_z)
         norm.along_one.copy_(along_one)
-        a, b = part_of_this_process(torch.stack(before)).unsqueeze(2).unbind(1)
+        a, b = count * part_of_this_process(torch.stack(before)).unsqueeze(2).transpose(0, 1)
         return (g - a * z) / part_of_this_process(scale).unsqueeze(1) - b, None
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vision.norms.base import Norm, check_eps, fill, scale_and_shift
 from vision.norms.registry import register_norm
 from vision.norms.rmsnorm import divide_by_rms
-from vision.norms.statistics import batch_mean, check_fraction, move_average
+from vision.norms.statistics import batch_mean, check_fraction, move_average, process_count
 
 
 class _PowerNorm(torch.autograd.Function):
@@ -32,8 +32,9 @@ class _PowerNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         z, scale = ctx.saved_tensors
-        delta = gradients[0] - ctx.rate * ctx.nu.to(z.dtype) * z
-        ctx.nu.add_(batch_mean(delta * z).to(ctx.nu.dtype))
+        count = process_count()
+        delta = gradients[0] - count * ctx.rate * ctx.nu.to(z.dtype) * z
+        ctx.nu.add_(batch_mean(delta * z).to(ctx.nu.dtype) / count)
         return delta / scale, None, None, None, None, None
 
 

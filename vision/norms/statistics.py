@@ -88,5 +88,11 @@ def check_fraction(name: str, value: float, *, zero: bool = False) -> float:
     return value
 
 
+def process_count() -> int:
+    """How often larger gradients are than in one process, where the loss of a process is the mean
+    over its part of the batch and gradients of parameters are averaged, as DDP and FSDP do."""
+    return dist.get_world_size() if _several() else 1
+
+
 def _several() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vision.norms.base import Norm, cast, check_eps, fill, scale_and_shift
 from vision.norms.registry import register_norm
-from vision.norms.statistics import batch_mean, check_fraction, move_average
+from vision.norms.statistics import batch_mean, check_fraction, move_average, process_count
 
 
 class _UnifiedNorm(torch.autograd.Function):
@@ -44,12 +44,13 @@ class _UnifiedNorm(torch.autograd.Function):
         z, weight, scale, ratio, smooth, skip = ctx.saved_tensors
         norm, dy = ctx.norm, gradients[0] * ratio
         g = dy if weight is None else dy * weight
-        own, nu = batch_mean(g * z), norm.nu.to(z.dtype)
+        count, nu = process_count(), norm.nu.to(z.dtype)
+        own = batch_mean(g * z) / count
         push(norm.gradients, torch.where(skip, nu, own))
         mean = torch.where(smooth, norm.gradients.mean(0).to(z.dtype), own)
         nu = norm.decay * nu + (1 - norm.decay) * mean
         norm.nu.copy_(nu)
-        dx = (g - torch.where(skip, mean, nu) * z) / scale
+        dx = (g - count * torch.where(skip, mean, nu) * z) / scale
         dw = None if weight is None else (dy * z).reshape(-1, z.shape[-1]).sum(0)
         return dx, dw, None, None, None, None, None
 

@@ -109,8 +109,8 @@ class VisionTask(pl.LightningModule):
         if self.device_mesh is not None:
             shard(self.device_mesh["data_parallel"], self.model, self.ema and self.ema.module)
             if self.ema is not None:
-                # buffers are not sharded and cannot be averaged in one call with DTensors: copied
-                self.ema.exclude_buffers = True
+                # buffers are not sharded and cannot be averaged in one call with DTensors
+                self.ema.foreach = False
 
     def whole_weights(self) -> AbstractContextManager[None]:
         """Within it, each rank can run the model alone, whatever the strategy. All must enter."""
