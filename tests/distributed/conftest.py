@@ -30,6 +30,8 @@ TASKS = {
         "norm.options.num_heads=4", "mae.decoder_embed_dim=32",
         "mae.decoder_depth=1", "mae.decoder_num_heads=2", "mae.knn_every_n_epochs=1",
     ],
+    "batch": ["configs/vit_ti.yaml", "norm.name=batchnorm"],  # statistics over the batch
+    "power": ["configs/vit_ti.yaml", "norm.name=powernorm"],  # and of gradients
     "dit": [
         "configs/dit_b4.yaml", "norm.name=layernorm", "dit.sample_every_n_steps=10",
         "dit.sample_steps=2",
@@ -43,6 +45,10 @@ RUNS: dict[str, tuple[str, int, list[str]]] = {
     "classify_1": ("classify", 1, []),
     "mae_1": ("mae", 1, []),
     "dit_1": ("dit", 1, []),
+    "batch_1": ("batch", 1, []),
+    "power_1": ("power", 1, []),
+    "batch_2": ("batch", 2, FSDP),
+    "power_2": ("power", 2, DDP),
     "classify_2": ("classify", 2, [*DDP, "trainer.batch_size_device=8"]),
     "mae_2": ("mae", 2, SHARDED),
     "dit_2": ("dit", 2, DDP),
@@ -51,6 +57,7 @@ RUNS: dict[str, tuple[str, int, list[str]]] = {
 # name: whose previous.ckpt, processes, what differs
 RESUMED: dict[str, tuple[str, int, list[str]]] = {
     "mae_2_in_1": ("mae_2", 1, []),
+    "power_2_in_1": ("power_2", 1, []),
     "classify_1_in_2": ("classify_1", 2, [*FSDP, "trainer.batch_size_device=4"]),
 }
 

@@ -16,8 +16,10 @@ SEVERAL = {  # run -> that of the same recipe in one process
     "classify_4": "classify_1",
     "mae_2": "mae_1",
     "dit_2": "dit_1",
+    "batch_2": "batch_1",
+    "power_2": "power_1",
 }
-RESUMED = {"mae_2_in_1": "mae_1", "classify_1_in_2": "classify_1"}
+RESUMED = {"mae_2_in_1": "mae_1", "classify_1_in_2": "classify_1", "power_2_in_1": "power_1"}
 SAME = {"atol": 1e-5, "rtol": 0}  # float32, 20 steps
 UNLIKE = ("train/images_per_sec", "train/data_wait")  # measured by a clock
 # of runs that accumulate gradients it is the loss of the last part of a step
