@@ -26,7 +26,8 @@ from vision.notices import is_first_process
 from vision.training.devices import check_launch
 
 # keys that may change on resume: none changes the results, apart from the number of devices, each
-# of which draws its own dropout and mixup
+# of which draws its own dropout and mixup, and from the split of a batch into accumulated parts,
+# over which norms with running statistics take them (the run says so)
 _FREE_KEYS = {
     "output_dir",
     "data.root",
