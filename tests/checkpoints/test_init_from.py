@@ -145,7 +145,7 @@ def test_norms_of_another_kind_are_refused_or_start_fresh(tmp_path: Path, norm: 
     torch.save(source.state_dict(), tmp_path / "w.pth")
     target = vit(norm=norm)
     before = {k: v.clone() for k, v in target.state_dict().items()}
-    with pytest.raises(ValueError, match="another norm .*init_from_strict=false"):
+    with pytest.raises(ValueError, match="another norm .*init_from_norms=carry_over"):
         initialize_from(target, str(tmp_path / "w.pth"), norm=norm)
     assert all(torch.equal(v, before[k]) for k, v in target.state_dict().items())
     report = initialize_from(target, str(tmp_path / "w.pth"), strict=False, norm=norm)

@@ -140,3 +140,16 @@ def test_a_run_is_named_after_its_config_and_a_norm_laid_over_it(
     files: list[str], overrides: list[str], name: str
 ) -> None:
     assert load_config([CONFIGS / file for file in files], overrides).config.name == name
+
+
+@pytest.mark.parametrize(("strict", "norms"), [("true", "refuse"), ("false", "fresh")])
+def test_records_of_older_runs_say_it_with_another_key(
+    tmp_path: Path, strict: str, norms: str
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(f"name: old\nmodel: {{init_from: w.pth, init_from_strict: {strict}}}\n")
+    model = load_config([file]).config.model
+    assert (model.init_from, model.init_from_norms) == ("w.pth", norms)
+    file.write_text("model: {init_from_strict: 3}\n")
+    with pytest.raises(ConfigError, match="unknown key 'model.init_from_strict'"):
+        load_config([file])

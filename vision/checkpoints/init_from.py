@@ -142,7 +142,7 @@ def _check_fit(
         raise ValueError(
             f"model.init_from = {source}: has another norm than the model: it {reason} (it has "
             f"{has or 'the same names'}); use the norm.name that it was trained with, or "
-            "model.init_from_strict=false to start all norms fresh"
+            "model.init_from_norms=carry_over, calibrate or fresh"
         )
     if lacking or reshaped:
         problem = "lacks" if lacking else "has another shape for"

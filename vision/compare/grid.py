@@ -57,6 +57,11 @@ class Cell:
     def __str__(self) -> str:
         return f"{self.task}/{self.folder.name}"
 
+    def from_scratch(self) -> list[str]:
+        """The arguments without the run that it starts from, which need not exist yet."""
+        arguments = [a for a in self.arguments if not a.startswith("model.init_from=")]
+        return [*arguments, "model.init_from_norms=refuse"]
+
 
 def load_compare(file: str | os.PathLike, overrides: Sequence[str] = ()) -> CompareConfig:
     """The comparison described by `file`; `name` defaults to its stem. Raises ConfigError."""

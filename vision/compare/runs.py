@@ -44,10 +44,8 @@ def check_cells(cells: Iterable[Cell]) -> None:
     """Raise ConfigError, naming the cell, if one of them cannot be run."""
     built = set()
     for cell in cells:
-        # the run that it starts from does not exist yet
-        arguments = [a for a in cell.arguments if not a.startswith("model.init_from=")]
         try:
-            config = load_checked(arguments).config
+            config = load_checked(cell.from_scratch()).config
             if (cell.task, cell.norm) not in built:  # seeds share a model
                 check_build(config)
                 built.add((cell.task, cell.norm))

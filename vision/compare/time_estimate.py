@@ -34,8 +34,7 @@ def estimate_time(cell: Cell, measured: int = 3) -> TimeEstimate:
 
     Raises ConfigError, ValueError or FileNotFoundError where the cell cannot be run.
     """
-    arguments = [a for a in cell.arguments if not a.startswith("model.init_from=")]
-    config = load_checked(arguments).config
+    config = load_checked(cell.from_scratch()).config
     data, accumulate = open_data(config)
     if config.norm.module is not None:
         load_norm_module(config.norm.module)

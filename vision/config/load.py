@@ -71,7 +71,7 @@ def load_config(
     """
     first = [*start, *read_files(files[:1])]
     later = [*read_files(files[1:]), *(read_override(text) for text in overrides)]
-    loaded = LoadedConfig(Config(), (*first, *later))
+    loaded = LoadedConfig(Config(), tuple(_renamed(source) for source in (*first, *later)))
     try:
         config = _merge_all(loaded.sources)
     except OmegaConfBaseException as error:
@@ -108,6 +108,16 @@ def leaf_keys(cls: type, prefix: str = "") -> Iterator[str]:
         yield prefix + name
         if dataclasses.is_dataclass(kind):
             yield from leaf_keys(typing.cast(type, kind), f"{prefix}{name}.")
+
+
+def _renamed(source: Source) -> Source:
+    """`source` with today's names for settings that records of older runs call otherwise."""
+    model = source.tree.get("model")
+    if not isinstance(model, dict) or not isinstance(model.get("init_from_strict"), bool):
+        return source
+    renamed = {"init_from_norms": "refuse" if model["init_from_strict"] else "fresh"}
+    model = renamed | {k: v for k, v in model.items() if k != "init_from_strict"}
+    return dataclasses.replace(source, tree={**source.tree, "model": model})
 
 
 def _merge_all(sources: Sequence[Source]) -> Config:

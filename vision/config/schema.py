@@ -44,7 +44,9 @@ class ModelConfig:
     drop_rate: float = setting(0.0, at_least=0, less_than=1)  # dropout before the classifier
     drop_path_rate: float = setting(0.0, at_least=0, less_than=1)  # stochastic depth, by depth
     init_from: str | None = None  # run directory, .ckpt, .safetensors or .pth to start from
-    init_from_strict: bool = True  # false: norms that do not fit the file start fresh
+    # if the file has another norm: refuse it, start all norms fresh, take over scale and shift, or
+    # fit the norms, too, to the file's on some training images
+    init_from_norms: Literal["refuse", "fresh", "carry_over", "calibrate"] = "refuse"
     linear_probe: bool = False  # train only a head behind a batch norm, on a frozen encoder
 
 

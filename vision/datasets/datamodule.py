@@ -171,10 +171,21 @@ class ImageDataModule(pl.LightningDataModule):
         """The test loader."""
         return self.test_dataloader()
 
-    def ordered_loader(self, split: str, indices: range) -> DataLoader[Sample]:
-        """Loader for some images of a split, in order, as for evaluation."""
+    def ordered_loader(
+        self, split: str, indices: range, batch_size: int | None = None
+    ) -> DataLoader[Sample]:
+        """Loader for some images of a split, in order, as for evaluation, the same on all ranks."""
         draws = [Draw(0, index) for index in indices]
-        return self._in_order(split, draws, self.batch_size_total, persistent_workers=False)
+        size = batch_size or self.batch_size_total
+        return self._in_order(split, draws, size, persistent_workers=False)
+
+    def sample_loader(self, split: str, number: int, batch_size: int) -> DataLoader[Sample]:
+        """Loader for `number` images (or all) spread evenly over a split; the first ones of a split
+        that is read in its own order."""
+        reader = self._reader(split)
+        number = min(number, len(reader))
+        step = 1 if reader.shard_sizes is not None else len(reader) // number
+        return self.ordered_loader(split, range(0, number * step, step), batch_size)
 
     def _eval_dataloader(self, split: str) -> DataLoader[Sample]:
         rank, world_size = self._rank_and_world()

@@ -21,6 +21,14 @@ def replaced_norms(model: nn.Module) -> dict[str, tuple[nn.Module, nn.Module]]:
     return {n: (m, _replaced[m]) for n, m in model.named_modules() if m in _replaced}
 
 
+def restore_norms(model: nn.Module) -> None:
+    """Put back the norms that were replaced, where they are known."""
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if module in _replaced:
+            parent_name, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(parent_name), attribute, _replaced[module])
+
+
 def scale_of(norm: nn.Module) -> Tensor | None:
     """The parameter that its output is multiplied by: `weight`, or as the class says."""
     return _parameter(norm, getattr(norm, "scale_name", "weight"))

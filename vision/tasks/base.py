@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, SumMetric
 
 from vision.config import Config
+from vision.config.schema import ModelConfig
 from vision.datasets.dataset import Batch
 from vision.norms import Conversion, Norm
 from vision.tasks.finite import nonfinite_module, nonfinite_tensor
@@ -82,6 +83,12 @@ class VisionTask(pl.LightningModule):
                     f"{key} = {given!r}: task {config.task} has no use for it; set it to "
                     f"{'null' if idle is None else str(idle).lower()}"
                 )
+        model = config.model
+        if model.init_from is None and model.init_from_norms != ModelConfig().init_from_norms:
+            raise ValueError(
+                f"model.init_from_norms = {model.init_from_norms}: of no weights; give "
+                "model.init_from, or leave it out"
+            )
 
     def compute_loss(self, batch: Batch) -> Tensor:
         """Scalar loss of one training batch; `StepSeeding` has seeded the random numbers."""
@@ -90,6 +97,10 @@ class VisionTask(pl.LightningModule):
     def evaluate_batch(self, batch: Batch) -> None:
         """Update `metrics` with one batch (never empty) of the validation or test split."""
         raise NotImplementedError
+
+    def model_inputs(self, batch: Batch) -> tuple[Any, ...]:
+        """What `model` is called with when one batch is evaluated."""
+        return (batch.images,)
 
     def evaluated_models(self) -> dict[str, nn.Module]:
         """The trained model and, if there is one, its average, by the prefix of their metrics."""

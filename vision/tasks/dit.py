@@ -141,6 +141,10 @@ class DiTTask(VisionTask):
                 "default; add norm.options.affine=true to its config.yaml and resume with that file"
             )
 
+    def model_inputs(self, batch: Batch) -> tuple[Any, ...]:
+        noise, t, _ = self._draws(batch, "judge")
+        return self.objective.add_noise(batch.images, noise, t), t, batch.targets
+
     def evaluate_batch(self, batch: Batch) -> None:
         noise, t, _ = self._draws(batch, "judge")
         for model, means in zip(self.evaluated_models().values(), self.metrics, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -68,9 +68,12 @@ class MAETask(VisionTask):
         loss, _, _ = self.model(batch.images, self.config.mae.mask_ratio, noise)
         return loss
 
-    def evaluate_batch(self, batch: Batch) -> None:
+    def model_inputs(self, batch: Batch) -> tuple[Any, ...]:
         noise = self._noise(batch.indices.tolist()).to(batch.images.device)
-        loss, _, _ = self.model(batch.images, self.config.mae.mask_ratio, noise)
+        return batch.images, self.config.mae.mask_ratio, noise
+
+    def evaluate_batch(self, batch: Batch) -> None:
+        loss, _, _ = self.model(*self.model_inputs(batch))
         # once per image: MeanMetric ignores weights if its NaN check is off
         self.metrics[0].update(loss.expand(len(batch.images)))  # type: ignore[operator]
 

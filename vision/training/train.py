@@ -15,7 +15,6 @@ from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from vision.checkpoints.init_from import initialize_from
 from vision.checkpoints.read import read_step
 from vision.config import Config
 from vision.datasets.datamodule import ImageDataModule
@@ -31,8 +30,15 @@ from vision.tasks.base import VisionTask
 from vision.training.build import check_build
 from vision.training.callbacks.metrics_csv import MetricsCSV
 from vision.training.curves import plot_curves
+from vision.training.initialize import initialize
 from vision.training.loggers import open_loggers
-from vision.training.run_directory import check_run, open_run, read_summary, record_start
+from vision.training.run_directory import (
+    check_run,
+    open_run,
+    read_summary,
+    record_start,
+    run_directory,
+)
 from vision.training.trainer import make_trainer
 
 # exit code after SIGTERM or, under SLURM, SIGUSR1: all is saved, start again (EX_TEMPFAIL of
@@ -50,13 +56,13 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
     check_build(config)
     data, accumulate = open_data(config)
     pl.seed_everything(config.seed, verbose=False)
-    task = create_task(config, data)
+    checkpoint, step = _resume_point(run_directory(config))
+    task = create_task(config, data, resumed=checkpoint is not None)
     folder = open_run(config)
     finished = read_summary(folder)
     if finished is not None:
         _say(f"{folder} has finished already: nothing to do")
         return finished
-    checkpoint, step = _resume_point(folder)
     timer = Timer()
     table = MetricsCSV(folder / "metrics.csv", step)
     loggers = [table, *open_loggers(config, folder, step)]
@@ -114,14 +120,15 @@ def _resume_point(folder: Path) -> tuple[Path | None, int | None]:
     return None, None
 
 
-def create_task(config: Config, data: ImageDataModule) -> VisionTask:
-    """The LightningModule of `config.task`, its weights from `model.init_from` where given."""
+def create_task(config: Config, data: ImageDataModule, resumed: bool = False) -> VisionTask:
+    """The LightningModule of `config.task`, its weights from `model.init_from` where given.
+
+    Not if it is `resumed`: then all its weights come from the run's own checkpoint.
+    """
     create = TASKS.get(config.task)
     task: VisionTask = create(config, data.class_names, data.steps_per_epoch)
-    model = config.model
-    if model.init_from is not None:
-        strict, norm = model.init_from_strict, config.norm.name
-        _say(str(initialize_from(task.model, model.init_from, strict, norm, model)))
+    if config.model.init_from is not None and not resumed:
+        _say(initialize(task, data))
         if task.ema is not None:
             task.ema.set(task.model)
     return task
