@@ -37,7 +37,7 @@ def initialize(task: VisionTask, data: ImageDataModule) -> str:
     """
     config = task.config
     source, how = str(config.model.init_from), config.model.init_from_norms
-    report = initialize_from(task.model, source, how == "refuse", config.norm.name)
+    report = initialize_from(task.model, source, how == "refuse", config.norm.name, config.model)
     if not report.fresh_norms:
         idle = "" if how == "refuse" else f"\nnorms   {how}: the file has the model's norm"
         return f"{report}{idle}"
