@@ -16,6 +16,11 @@ def remember(new: nn.Module, old: nn.Module) -> None:
     _replaced[new] = old
 
 
+def forget(new: nn.Module) -> None:
+    """`new` has weights of its own now: what it replaced is no model for it."""
+    _replaced.pop(new, None)
+
+
 def replaced_norms(model: nn.Module) -> dict[str, tuple[nn.Module, nn.Module]]:
     """Name, new norm and old norm of all places in the model whose old norm is known."""
     return {n: (m, _replaced[m]) for n, m in model.named_modules() if m in _replaced}

@@ -14,7 +14,7 @@ from vision.config.load import Source
 from vision.config.schema import MaeConfig, NormConfig
 from vision.datasets.datamodule import ImageDataModule
 from vision.norms import calibrate, load_norm_module
-from vision.norms.carry_over import remember, restore_norms, take_over
+from vision.norms.carry_over import forget, remember, restore_norms, take_over
 from vision.norms.recognize import is_norm
 from vision.seeding import preserved
 from vision.tasks.base import VisionTask
@@ -92,6 +92,7 @@ def _carry_over(original: nn.Module, model: nn.Module) -> str:
             continue
         if type(old) is type(new) and str(old) == str(new):  # of a part with the file's norm
             new.load_state_dict(old.state_dict())
+            forget(new)
             continue
         lost.update(take_over(old, new))
         remember(new, old)
