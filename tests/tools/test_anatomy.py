@@ -113,7 +113,7 @@ def test_all_norms_are_drawn_and_the_seed_decides(forked, tmp_path: Path) -> Non
 def trained_mae(forked, small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("mae")
     forked(
-        "tools/train.py", "configs/mae_ti.yaml", "configs/norm/dyt.yaml", *small,
+        "tools/train.py", "configs/mae_ti.yaml", "norm.name=dyt", *small,
         "trainer.epochs=1", "optim.warmup_epochs=0", "mae.decoder_embed_dim=32",
         "mae.decoder_num_heads=2", "mae.knn_every_n_epochs=null", f"output_dir={output}",
         "name=run",
