@@ -80,7 +80,7 @@ def test_the_page_has_the_examples_that_are_tested_here():
 def test_the_examples_work_from_one_file_each(copy: Path, train) -> None:
     write(copy, "my_norms.py", FILES["my_norms.py"])
     summary = train(COMMANDS[0])
-    assert (summary["norm"], summary["steps"]) == ("scalenorm", 2)
+    assert (summary["norm"], summary["steps"]) == ("unitnorm", 2)
 
     for name in list(FILES)[2:]:
         write(copy, name, FILES[name])
@@ -89,7 +89,7 @@ def test_the_examples_work_from_one_file_each(copy: Path, train) -> None:
     draw(copy / "real", 0)
     draw(copy / "fake", 1)
     printed = run(copy, *COMMANDS[2].split()[1:], "--cache", "off")
-    value = re.search(r"coverage\[run:vit_ti_scalenorm\]\W+([\d.]+)", printed)
+    value = re.search(r"coverage\[run:vit_ti_unitnorm\]\W+([\d.]+)", printed)
     assert value and 0 <= float(value[1]) <= 1, printed
     own = [name for name in FILES if "/test_" in name]
     run(copy, "-m", "pytest", *own, "tests/test_registry.py")
@@ -97,7 +97,7 @@ def test_the_examples_work_from_one_file_each(copy: Path, train) -> None:
 
 @pytest.mark.slow
 def test_a_norm_in_the_package_needs_a_formula_and_no_more(copy: Path) -> None:
-    write(copy, "vision/norms/scalenorm.py", FILES["my_norms.py"])
+    write(copy, "vision/norms/unitnorm.py", FILES["my_norms.py"])
     tests = ["-m", "pytest", "tests/norms/test_formulas.py", "tests/norms/test_registry.py"]
     told = run(copy, *tests, "-k", "every_norm", code=1)
     assert "add their formulas to FORMULAS in tests/norms/conftest.py" in told
@@ -106,5 +106,5 @@ def test_a_norm_in_the_package_needs_a_formula_and_no_more(copy: Path) -> None:
     text = conftest.read_text(encoding="utf-8")
     assert text.count(FORMULAS) == 1
     conftest.write_text(text.replace(FORMULAS, FORMULAS + FILES["tests/norms/conftest.py"]))
-    passed = run(copy, *tests, "-k", "every_norm or scalenorm")
+    passed = run(copy, *tests, "-k", "every_norm or unitnorm")
     assert "failed" not in passed
