@@ -7,8 +7,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +38,7 @@ TASKS = {
         "configs/dit_b4.yaml", "norm.name=layernorm", "dit.sample_every_n_steps=10",
         "dit.sample_steps=2",
     ],
+    "norm": ["configs/vit_ti.yaml"],  # whichever is given
 }  # fmt: skip
 FSDP = ["trainer.strategy=fsdp"]
 SHARDED = [*FSDP, "trainer.sharded_checkpoint=true"]
@@ -63,6 +66,7 @@ RESUMED: dict[str, tuple[str, int, list[str]]] = {
 
 
 World = Callable[..., str]
+SAME = {"atol": 1e-5, "rtol": 0}  # float32, 20 steps
 
 
 def arguments(name: str, task: str, world: int, extra: list[str], output: Path) -> list[str]:
@@ -147,3 +151,23 @@ def begin_as(checkpoint: Path, place: Path) -> None:
     place.parent.mkdir()
     copy: Callable = shutil.copytree if checkpoint.is_dir() else shutil.copy
     copy(checkpoint, place)
+
+
+@pytest.fixture(scope="session")
+def assert_same_state() -> Callable[[dict[str, Any], dict[str, Any]], None]:
+    """Two checkpoints after 20 steps hold the same up to rounding."""
+
+    def check(found: dict[str, Any], expected: dict[str, Any]) -> None:
+        """Weights, their average, the running loss, and the optimizer state."""
+        assert found["global_step"] == expected["global_step"] == 20
+        assert found["state_dict"].keys() == expected["state_dict"].keys()
+        for name, tensor in expected["state_dict"].items():
+            torch.testing.assert_close(found["state_dict"][name], tensor, **SAME, msg=name)
+        (ours,), (theirs,) = found["optimizer_states"], expected["optimizer_states"]
+        assert ours["param_groups"] == theirs["param_groups"]
+        assert ours["state"].keys() == theirs["state"].keys()
+        for number, state in theirs["state"].items():
+            for key in ("step", "exp_avg", "exp_avg_sq"):
+                torch.testing.assert_close(ours["state"][number][key], state[key], **SAME)
+
+    return check

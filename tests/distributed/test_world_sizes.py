@@ -2,7 +2,6 @@
 
 import csv
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -26,20 +25,6 @@ UNLIKE = ("train/images_per_sec", "train/data_wait")  # measured by a clock
 ACCUMULATED = {"classify_2": ("train/loss_step",), "classify_1_in_2": ("train/loss_step",)}
 
 
-def assert_same_state(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Weights, their average, the running loss, and the optimizer state."""
-    assert found["global_step"] == expected["global_step"] == 20
-    assert found["state_dict"].keys() == expected["state_dict"].keys()
-    for name, tensor in expected["state_dict"].items():
-        torch.testing.assert_close(found["state_dict"][name], tensor, **SAME, msg=name)
-    (ours,), (theirs,) = found["optimizer_states"], expected["optimizer_states"]
-    assert ours["param_groups"] == theirs["param_groups"]
-    assert ours["state"].keys() == theirs["state"].keys()
-    for number, state in theirs["state"].items():
-        for key in ("step", "exp_avg", "exp_avg_sq"):
-            torch.testing.assert_close(ours["state"][number][key], state[key], **SAME)
-
-
 def rows(run: Path) -> list[dict[str, str]]:
     with (run / "metrics.csv").open() as file:
         return list(csv.DictReader(file))
@@ -60,7 +45,7 @@ def assert_same_metrics(
 
 @pytest.mark.parametrize(("run", "whole"), SEVERAL.items())
 def test_devices_do_not_change_gradients_metrics_or_weights(
-    runs: Path, run: str, whole: str
+    assert_same_state, runs: Path, run: str, whole: str
 ) -> None:
     one, several = runs / whole, runs / run
     assert_same_state(read_checkpoint(several / "last.ckpt"), read_checkpoint(one / "last.ckpt"))
@@ -72,7 +57,7 @@ def test_devices_do_not_change_gradients_metrics_or_weights(
 
 @pytest.mark.parametrize(("resumed", "whole"), RESUMED.items())
 def test_a_run_resumes_with_other_devices_and_ends_the_same(
-    runs: Path, resumed: str, whole: str
+    assert_same_state, runs: Path, resumed: str, whole: str
 ) -> None:
     start = read_checkpoint(runs / resumed.rpartition("_in_")[0] / "previous.ckpt")
     assert start["global_step"] == 14  # the middle of the second epoch
