@@ -1,4 +1,4 @@
-"""Every norm there is trains a ViT-Ti of three blocks on digits."""
+"""Every norm there is trains a ViT-Ti of two blocks on digits."""
 
 import json
 from pathlib import Path
@@ -8,11 +8,11 @@ import pytest
 from vision.norms import list_norms
 
 RECIPE = [
-    "configs/vit_ti.yaml", "model.depth=3", "optim.lr=2e-3", "trainer.epochs=14",
-    "trainer.val_every_n_epochs=14", "trainer.progress_bar=false",
+    "configs/vit_ti.yaml", "model.depth=2", "optim.lr=2e-3", "trainer.epochs=12",
+    "trainer.val_every_n_epochs=12", "trainer.progress_bar=false",
 ]  # fmt: skip
 # learns slowly: its factor 1/√D makes the outputs of all layers small
-LONGER = {"batch_layernorm": ["trainer.epochs=28", "trainer.val_every_n_epochs=28"]}
+LONGER = {"batch_layernorm": ["trainer.epochs=30", "trainer.val_every_n_epochs=30"]}
 
 
 @pytest.mark.slow
