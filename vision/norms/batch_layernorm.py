@@ -11,18 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vision.norms.base import Norm, check_eps, fill, scale_and_shift
+from vision.norms.base import fill, scale_and_shift
+from vision.norms.batchnorm import BatchNorm
 from vision.norms.registry import register_norm
-from vision.norms.statistics import (
-    batch_moments,
-    check_fraction,
-    move_average,
-    sum_over_processes,
-)
+from vision.norms.statistics import sum_over_processes
+from vision.norms.tokens import TokenMoments
 
 
 @register_norm("batch_layernorm")
-class BatchLayerNorm(Norm):
+class BatchLayerNorm(BatchNorm):
     """y = w·[(1/B − δ)·x_feature + (1 − 1/B − δ)·x_batch]/√D + b, with δ = 1e-4.
 
     x_feature is x normalized per token, x_batch per channel, and B is the number of images in the
@@ -38,58 +35,39 @@ class BatchLayerNorm(Norm):
     Args:
         dim: Number of channels, D.
         eps: Added to variances.
-        momentum: Weight of a batch in `running_mean` `[dim]`, from 0, and `running_var` `[dim]`,
-            from 1.
-        affine: Learn `weight` `[dim]`, from 1, and `bias` `[dim]`, from 0; neither decays.
-        channels_first: Normalize axis 1 instead of the last.
+        **options: Of `BatchNorm`, whose parameters and buffers it has; `images` `[]` is B, from 1.
 
     Raises:
         ValueError: an option is out of its range.
     """
-
-    running = True
 
     def __init__(
         self,
         dim: int,
         *,
         eps: float = 1e-3,
-        momentum: float = 0.1,
-        affine: bool = True,
-        channels_first: bool = False,
         device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(dim, affine=affine, channels_first=channels_first)
-        self.eps = check_eps(eps)
-        self.momentum = check_fraction("momentum", momentum)
-        self.weight = self.vector(dim, device, dtype) if affine else None
-        self.bias = self.vector(dim, device, dtype) if affine else None
-        self.running_mean = self.average(dim, device=device, dtype=dtype)
-        self.running_var = self.average(dim, device=device, dtype=dtype)
+        super().__init__(dim, eps=eps, device=device, **options)
         self.images = nn.Buffer(torch.empty((), dtype=torch.int64, device=device))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        fill([(self.weight, 1.0), (self.bias, 0.0)])
-        fill([(self.running_mean, 0.0), (self.running_var, 1.0), (self.images, 1)])
+        super().reset_parameters()
+        if hasattr(self, "images"):  # not yet when BatchNorm is made
+            fill([(self.images, 1)])
 
     def normalize(self, x: Tensor) -> Tensor:
+        batch = self.standardize(x)
         if self.training:
-            mean, variance, count = batch_moments(x)
-            move_average(self.running_mean, mean, self.momentum)
-            unbiased = variance * (count / (count - 1).clamp(min=1))
-            move_average(self.running_var, unbiased, self.momentum)
             own = 1 if x.ndim == 1 else len(x)
             self.images.copy_(sum_over_processes(torch.full_like(self.images, own)))
-        else:
-            mean, variance = self.running_mean.to(x.dtype), self.running_var.to(x.dtype)
         layer, layer_mean = torch.var_mean(x, -1, correction=0, keepdim=True)
         feature = (x - layer_mean) / (layer + self.eps).sqrt()
-        batch = (x - mean) / (variance + self.eps).sqrt()
         share = 1 / self.images.to(x.dtype)
         mixed = (share - 1e-4) * feature + (1 - share - 1e-4) * batch
         return scale_and_shift(mixed / self.dim**0.5, self.weight, self.bias)
 
-    def shown_options(self) -> dict[str, Any]:
-        return {"eps": self.eps, "momentum": self.momentum}
+    def candidates(self, tokens: TokenMoments) -> list[dict[str, Any]]:
+        return []  # B, too, would have to be that of a training batch

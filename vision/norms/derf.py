@@ -51,8 +51,13 @@ class Derf(Norm):
         fill([(self.alpha, self.alpha_init), (self.shift, self.shift_init)])
         fill([(self.weight, 1.0), (self.bias, 0.0)])
 
+    @staticmethod
+    def bounded(z: Tensor) -> Tensor:
+        """The function that saturates at ±1."""
+        return torch.erf(z)
+
     def normalize(self, x: Tensor) -> Tensor:
-        y = torch.erf(self.alpha.to(x.dtype) * x + self.shift.to(x.dtype))
+        y = self.bounded(self.alpha.to(x.dtype) * x + self.shift.to(x.dtype))
         return scale_and_shift(y, self.weight, self.bias)
 
     def candidates(self, tokens: TokenMoments) -> list[dict[str, Any]]:
@@ -60,6 +65,6 @@ class Derf(Norm):
         return [{"alpha": a, "shift": s} for a in tokens.slopes for s in (0.0, -a * mean)]
 
     def diagnose(self, x: Tensor) -> dict[str, Tensor]:
-        """Fraction of the activations whose erf is beyond ±0.99."""
-        y = torch.erf(self.alpha * x + self.shift)
+        """Fraction of the activations whose erf (or what takes its place) is beyond ±0.99."""
+        y = self.bounded(self.alpha * x + self.shift)
         return {"saturated": (y.abs() > 0.99).float().mean()}

@@ -2,66 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from vision.norms.base import Norm, fill, scale_and_shift
+from vision.norms.derf import Derf
 from vision.norms.registry import register_norm
-from vision.norms.tokens import TokenMoments
 
 
 @register_norm("isru")
-class ISRU(Norm):
+class ISRU(Derf):
     """y = w·z/sqrt(z² + 1) + b with z = a·x + s, elementwise, a and s learned scalars per layer.
 
     Formula and initial values are those of Derf's code, which compares other functions of this
-    shape with erf.
-
-    Args:
-        dim: Number of channels.
-        alpha_init: Initial value of a, `alpha` `[1]`.
-        shift_init: Initial value of s, `shift` `[1]`.
-        affine: Learn `weight` `[dim]`, from 1, and `bias` `[dim]`, from 0; the scalars are always
-            there. None of them decays.
-        channels_first: Channels are on axis 1 instead of the last.
+    shape with erf; options, parameters and start values are Derf's. None of them decays.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        *,
-        alpha_init: float = 0.5,
-        shift_init: float = 0.0,
-        affine: bool = True,
-        channels_first: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(dim, affine=affine, channels_first=channels_first)
-        self.alpha_init = alpha_init
-        self.shift_init = shift_init
-        self.alpha = self.vector(1, device, dtype)
-        self.shift = self.vector(1, device, dtype)
-        self.weight = self.vector(dim, device, dtype) if affine else None
-        self.bias = self.vector(dim, device, dtype) if affine else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        fill([(self.alpha, self.alpha_init), (self.shift, self.shift_init)])
-        fill([(self.weight, 1.0), (self.bias, 0.0)])
-
-    def normalize(self, x: Tensor) -> Tensor:
-        z = self.alpha.to(x.dtype) * x + self.shift.to(x.dtype)
+    @staticmethod
+    def bounded(z: Tensor) -> Tensor:
+        """z/sqrt(z² + 1)."""
         # hypot, because z² overflows long before z does
-        return scale_and_shift(z / torch.hypot(z, torch.ones_like(z)), self.weight, self.bias)
-
-    def diagnose(self, x: Tensor) -> dict[str, Tensor]:
-        """Fraction of the activations whose z/sqrt(z² + 1) is beyond ±0.99."""
-        z = self.alpha * x + self.shift
-        return {"saturated": ((z / torch.hypot(z, torch.ones_like(z))).abs() > 0.99).float().mean()}
-
-    def candidates(self, tokens: TokenMoments) -> list[dict[str, Any]]:
-        mean = float(tokens.mean.mean())
-        return [{"alpha": a, "shift": s} for a in tokens.slopes for s in (0.0, -a * mean)]
+        return z / torch.hypot(z, torch.ones_like(z))
