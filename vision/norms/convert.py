@@ -26,6 +26,7 @@ from vision.norms.tokens import TokenLayout, read_layout
 _NO_ACTIVATION = "no activation before it"
 
 Patterns = str | Sequence[str] | None
+_Swap = tuple[list[str], nn.Module, nn.Module]  # places, old norm, new norm
 
 
 def convert_norms(
@@ -67,7 +68,7 @@ def convert_norms(
         ValueError: nothing to swap, the model is itself a norm, or the norm does not take an
             option or cannot take a layer's place.
     """
-    contains = getattr(get_norm(name), "contains_activation", False)
+    get_norm(name)
     if "channels_first" in options:
         raise ValueError("channels_first follows the replaced norm; leave the option out")
     if is_norm(model):
@@ -75,20 +76,7 @@ def convert_norms(
             f"the model is itself a norm ({type(model).__name__}), so there is no place to swap it "
             f"in; make the new one with create_norm({name!r}, dim)"
         )
-    found = _find(model)
-    skipped: list[tuple[str, str, str]] = []
-    swaps: list[tuple[list[str], nn.Module, nn.Module]] = []
-    for old, names in found.items():
-        if not _matches(names, include, True) or _matches(names, exclude, False):
-            continue
-        reason = _reason_to_skip(old, contains, _mlp_around(model, names[0]))
-        if reason is not None:
-            skipped.append((names[0], type(old).__name__, reason))
-        else:
-            new = _successor(names[0], old, name, options, model)
-            swaps.append((names, old, new))
-    if not swaps:
-        raise ValueError(_nothing_to_swap(model, name, found, skipped, include, exclude))
+    swaps, skipped = _choose(model, name, include, exclude, options)
     news = [new for _, _, new in swaps]
     for names, _, new in swaps:
         if isinstance(new, Norm):
@@ -97,6 +85,30 @@ def convert_norms(
     swapped = tuple(_swap(model, *swap) for swap in swaps)
     lost = [(n[0], role) for n, old, new in swaps if carry_over for role in take_over(old, new)]
     return Conversion(swapped, tuple(skipped), remarks(news), tuple(lost))
+
+
+def _choose(
+    model: nn.Module, name: str, include: Patterns, exclude: Patterns, options: dict[str, Any]
+) -> tuple[list[_Swap], list[tuple[str, str, str]]]:
+    """Which norms are swapped for which new ones, and an entry of `Conversion.skipped` for others.
+
+    Raises ValueError where that leaves none to swap.
+    """
+    contains = getattr(get_norm(name), "contains_activation", False)
+    found = find_norms(model)
+    skipped: list[tuple[str, str, str]] = []
+    swaps: list[_Swap] = []
+    for old, names in found.items():
+        if not _matches(names, include, True) or _matches(names, exclude, False):
+            continue
+        reason = _reason_to_skip(old, contains, _mlp_around(model, names[0]))
+        if reason is None:
+            swaps.append((names, old, _successor(names[0], old, name, options, model)))
+        else:
+            skipped.append((names[0], type(old).__name__, reason))
+    if not swaps:
+        raise ValueError(_nothing_to_swap(model, name, found, skipped, include, exclude))
+    return swaps, skipped
 
 
 def place_norms(norms: Iterable[nn.Module], layout: TokenLayout | None, model: str) -> None:
@@ -114,7 +126,7 @@ def place_norms(norms: Iterable[nn.Module], layout: TokenLayout | None, model: s
             norm.layout = layout
 
 
-def _find(model: nn.Module) -> dict[nn.Module, list[str]]:
+def find_norms(model: nn.Module) -> dict[nn.Module, list[str]]:
     """All norms in the order of the model with every name they have, without those inside norms."""
     found: dict[nn.Module, list[str]] = {}
     inside = ""

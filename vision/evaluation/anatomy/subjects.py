@@ -16,7 +16,7 @@ from vision.diffusion.objective import DiffusionObjective
 from vision.evaluation.anatomy.measure import Anatomy, measure
 from vision.models.mae import MAE
 from vision.norms import Norm, create_norm, decayed_parameters
-from vision.norms.registry import registered_classes
+from vision.norms.convert import find_norms
 from vision.norms.tokens import TokenLayout
 from vision.seeding import generator_for, preserved, seed_globals
 
@@ -104,22 +104,11 @@ def measure_run(path: str, images: int, seed: int) -> list[Anatomy]:
 
         return hook
 
-    for name, norm in _norms(run.model):
-        norm.register_forward_hook(look(name))
+    for norm, names in find_norms(run.model).items():
+        norm.register_forward_hook(look(names[0]))
     with torch.no_grad():
         _forward(run, _validation_batch(run, images), generator_for(seed, "anatomy"))
     return list(found.values())
-
-
-def _norms(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The norms of a model, without those that are parts of a norm."""
-    kinds: tuple[type[nn.Module], ...] = (Norm, nn.LayerNorm, nn.RMSNorm, *registered_classes())
-    found: list[tuple[str, nn.Module]] = []
-    for name, module in model.named_modules():
-        inside = found and name.startswith(f"{found[-1][0]}.")
-        if isinstance(module, kinds) and not inside:
-            found.append((name, module))
-    return found
 
 
 def _validation_batch(run: LoadedRun, images: int) -> Batch:
