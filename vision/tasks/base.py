@@ -50,6 +50,8 @@ class VisionTask(pl.LightningModule):
         self.config = config
         # and which norms were swapped, to be printed
         self.model, self.conversion = self.create_model(config, len(class_names))
+        # found once: they are told of every step
+        self._norms = [module for module in self.model.modules() if isinstance(module, Norm)]
         self.class_names = class_names
         self.steps_per_epoch = steps_per_epoch
         self.ema: ModelEmaV3 | None = None
@@ -130,9 +132,8 @@ class VisionTask(pl.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Tell the norms how far the run is; a resumed run tells them the same."""
         progress = self.global_step / (self.config.trainer.epochs * self.steps_per_epoch)
-        for module in self.model.modules():
-            if isinstance(module, Norm):
-                module.follow(progress)
+        for norm in self._norms:
+            norm.follow(progress)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch, logged; stops if it is not finite."""
