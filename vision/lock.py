@@ -21,6 +21,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _PATIENCE = 30.0  # seconds that what a dead process left behind gets to end
+_DYING = 0.5  # seconds that a process may take to die
 
 
 @contextmanager
@@ -45,7 +46,7 @@ def lock(folder: Path) -> Iterator[int | None]:
 
 def _take(file: IO[str], folder: Path) -> bool:
     """Lock `file`, False where that is impossible."""
-    waits_until = time.monotonic() + _PATIENCE
+    start = time.monotonic()
     while True:
         reason = _try(file)
         if reason is None:
@@ -59,9 +60,11 @@ def _take(file: IO[str], folder: Path) -> bool:
             notice(f"{folder} is not locked ({reason}): start no second program in it")
             return False
         holder = _holder(file)
-        if not _dead(holder) or time.monotonic() > waits_until:
+        dead = _dead(holder)
+        if time.monotonic() - start > (_PATIENCE if dead else _DYING):
             raise ConfigError(_in_use(folder, holder))
-        notice(f"{folder}: process {holder['pid']} was killed; waits for what it started to end")
+        if dead:
+            notice(f"{folder}: process {holder['pid']} was killed; waits for what it started")
         time.sleep(0.1)
 
 
