@@ -7,7 +7,9 @@
   python tools/compare.py configs/compare/digits.yaml --sbatch=--gres=gpu:1 --sbatch=--time=04:00:00
 
 Each cell is a run of tools/train.py in OUTPUT_DIR/NAME/TASK/NORM_seedSEED. A second call leaves
-finished and diverged cells alone, resumes interrupted ones and tries failed ones again.
+finished and diverged cells alone, resumes interrupted ones and tries failed ones again; runs whose
+settings are no longer those of the grid are refused. SIGTERM and Ctrl-C stop the runs when they
+have saved.
 """
 
 import argparse
@@ -40,6 +42,9 @@ def main() -> None:
         metavar="OPTION",
         help="write SLURM job arrays instead of running; --sbatch=OPTION for each of sbatch's",
     )
+    parser.add_argument(
+        "--rerun", action="store_true", help="put runs aside whose settings are not the grid's"
+    )
     arguments = parser.parse_intermixed_args()
 
     _, overrides = split_arguments(arguments.overrides)
@@ -47,7 +52,9 @@ def main() -> None:
 
     from vision.compare.run_comparison import run_comparison  # imports torch and timm: seconds
 
-    run_comparison(config, arguments.jobs, arguments.dry_run, arguments.sbatch)
+    run_comparison(
+        config, arguments.jobs, arguments.dry_run, arguments.sbatch, rerun=arguments.rerun
+    )
 
 
 if __name__ == "__main__":

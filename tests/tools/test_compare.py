@@ -1,9 +1,11 @@
 """`tools/compare.py` and `tools/report.py` through their command lines, on real small runs."""
 
 import csv
+import html
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
+
+from vision.config import load_config
+from vision.training.final_metrics import final_metrics
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,52 +26,163 @@ tasks:
   classify:
     configs: [{root}/configs/vit_ti.yaml]
     overrides:
-      [{small}, trainer.epochs=1, optim.warmup_epochs=0, trainer.diagnostics_every_n_steps=5]
+      [{small}, trainer.epochs=1, optim.warmup_epochs=0, trainer.diagnostics_every_n_steps=5,
+       trainer.checkpoint_every_n_steps=3]
 """
+
+
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < end, path
+        time.sleep(0.01)
+
+
+class Compared:
+    """A comparison that was told to stop in its first run, then killed in its second, then run."""
+
+    def __init__(self, forked, small: list[str], environment: dict[str, str], home: Path) -> None:
+        self.environment = environment
+        grid = home / "grid.yaml"
+        grid.write_text(GRID.format(root=ROOT, small=", ".join(small)))
+        self.arguments = [str(grid), f"output_dir={home}"]
+        self.folder = home / "grid"
+        self.dyt = self.folder / "classify/dyt_seed0"
+        process = self.start("layernorm")
+        self.second = forked("tools/compare.py", *self.arguments, code=2).stderr, process.pid
+        process.send_signal(signal.SIGTERM)
+        self.stopped = (*process.communicate(timeout=120), process.returncode)
+        self.saved = self.steps("layernorm")
+        process = self.start("dyt")
+        self.first = self.summary("layernorm").stat().st_mtime_ns
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        self.last = forked("tools/compare.py", *self.arguments)
+
+    def start(self, norm: str) -> subprocess.Popen:
+        """The comparison, when the run of `norm` has saved for the first time."""
+        process = subprocess.Popen(
+            [sys.executable, "tools/compare.py", *self.arguments], cwd=ROOT, env=self.environment,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        wait_for(self.folder / f"classify/{norm}_seed0/last.ckpt")
+        return process
+
+    def summary(self, norm: str) -> Path:
+        return self.folder / f"classify/{norm}_seed0/summary.json"
+
+    def steps(self, norm: str) -> list[int | None]:
+        """The step that each start of a run began at."""
+        starts = json.loads((self.summary(norm).with_name("environment.json")).read_text())
+        return [start["resumed_from_step"] for start in starts]
+
+    def table(self) -> list[dict[str, str]]:
+        """The rows of report.csv without what depends on the clock."""
+        rows = list(csv.DictReader((self.folder / "report.csv").open()))
+        return [{k: v for k, v in row.items() if k in TIMELESS} for row in rows]
+
+
+TIMELESS = ("task", "norm", "runs", "metric", "mean", "std", "difference", "verdict", "parameters")
 
 
 @pytest.fixture(scope="module")
 def compared(
     forked, small, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, str, int]:
-    """A comparison killed after its first run and started again: its directory, the second
-    call's output, and when the first run's summary was written."""
-    home = tmp_path_factory.mktemp("compare")
-    grid = home / "grid.yaml"
-    grid.write_text(GRID.format(root=ROOT, small=", ".join(small)))
-    arguments = [str(grid), f"output_dir={home}"]
-    process = subprocess.Popen(
-        [sys.executable, "tools/compare.py", *arguments], cwd=ROOT, env=environment,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline().startswith("finished  classify/layernorm_seed0")
-    time.sleep(1)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    folder = home / "grid"
-    first = (folder / "classify/layernorm_seed0/summary.json").stat().st_mtime_ns
-    return folder, forked("tools/compare.py", *arguments).stdout, first
+) -> Compared:
+    return Compared(forked, small, environment, tmp_path_factory.mktemp("compare"))
 
 
 @pytest.mark.slow
-def test_a_killed_comparison_goes_on_where_it_was(compared: tuple[Path, str, int]) -> None:
-    folder, output, first = compared
-    assert (folder / "classify/layernorm_seed0/summary.json").stat().st_mtime_ns == first
-    states = {o["cell"]: o["state"] for o in json.loads((folder / "status.json").read_text())}
-    assert states == {
+def test_a_second_call_is_told_who_holds_the_directory(compared: Compared) -> None:
+    error, pid = compared.second
+    assert error.startswith(f"error: {compared.folder}: in use by process {pid} on ")
+
+
+@pytest.mark.slow
+def test_sigterm_stops_the_runs_when_they_have_saved(compared: Compared) -> None:
+    out, error, code = compared.stopped
+    assert code == 75
+    assert "stopped with 0 of 3 cells done; the same command goes on from there" in out
+    assert "stops 1 run: each ends its step and saves" in error
+    starts = compared.steps("layernorm")
+    assert starts[0] is None and starts[1] is not None and starts[1] >= 3
+
+
+@pytest.mark.slow
+def test_a_killed_comparison_goes_on_where_it_was(compared: Compared) -> None:
+    assert compared.summary("layernorm").stat().st_mtime_ns == compared.first
+    starts = compared.steps("dyt")
+    assert starts[0] is None and starts[1] is not None and starts[1] >= 3
+    status = json.loads((compared.folder / "status.json").read_text())
+    assert {o["cell"]: o["state"] for o in status} == {
         "classify/layernorm_seed0": "finished",
         "classify/dyt_seed0": "finished",
         "classify/seednorm_seed0": "diverged",
     }
-    assert "diverged  classify/seednorm_seed0" in output
+    output = compared.last.stdout
+    assert re.search(r"diverged  classify/seednorm_seed0 .*\[2 of 3 done, 1 diverged\]", output)
+
+
+@pytest.mark.slow
+def test_what_the_page_prints_makes_the_same_table(
+    compared: Compared, environment: dict[str, str], tmp_path: Path
+) -> None:
+    page = (compared.folder / "report.html").read_text()
+    printed = html.unescape(re.findall(r'<pre id="again">(.*?)</pre>', page, re.S)[0])
+    for name in ("configs", "tools", "vision"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    before = compared.table()
+    # one cell is trained again; had the grid changed, the others would be refused
+    kept = compared.dyt.rename(tmp_path / "kept")
+    path = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    subprocess.run(
+        ["bash", "-ec", printed], cwd=tmp_path, check=True, env={**environment, "PATH": path}
+    )
+    assert compared.table() == before
+    assert compared.steps("dyt") == [None]
+    a, b = (json.loads((run / "summary.json").read_text()) for run in (kept, compared.dyt))
+    assert a["metrics"] == b["metrics"]
+
+
+@pytest.mark.slow
+def test_runs_that_are_not_what_the_grid_would_give_are_refused_or_done_again(
+    compared: Compared, forked, tmp_path: Path
+) -> None:
+    home = shutil.copytree(compared.folder, tmp_path / "grid").parent  # moved: that is no change
+    arguments = [compared.arguments[0], f"output_dir={home}"]
+    assert "finished  classify/layernorm" in forked("tools/compare.py", *arguments).stdout
+    arguments.append("norms.dyt.alpha_init=0.7")
+    error = forked("tools/compare.py", *arguments, code=2).stderr
+    assert error.startswith(
+        f"error: {home}/grid/classify/dyt_seed0: norm.options = {{}} in the run, "
+        "{'alpha_init': 0.7} in the grid; "
+    )
+    assert "--rerun" in error
+    output = forked("tools/compare.py", *arguments, "--rerun").stdout
+    assert "1 runs put aside" in output
+    replaced = list((home / "grid/replaced").glob("*/classify/*"))
+    assert [path.name for path in replaced] == ["dyt_seed0"]
+    run = load_config([home / "grid/classify/dyt_seed0/config.yaml"]).config
+    assert run.norm.options == {"alpha_init": 0.7}
+    assert compared.first == compared.summary("layernorm").stat().st_mtime_ns
+
+
+@pytest.mark.slow
+def test_the_metrics_that_are_known_before_are_those_of_the_summary(
+    compared: Compared, trained_dit: Path
+) -> None:
+    for run in (compared.summary("layernorm").parent, trained_dit):
+        summary = json.loads((run / "summary.json").read_text())
+        assert sorted(final_metrics(load_config([run / "config.yaml"]).config)) == sorted(
+            summary["metrics"]
+        )
 
 
 @pytest.mark.slow
 def test_the_report_shows_the_metrics_of_the_runs_and_needs_no_other_file(
-    tool, compared: tuple[Path, str, int], tmp_path: Path
+    tool, compared: Compared, tmp_path: Path
 ) -> None:
-    folder, _, _ = compared
+    folder = compared.folder
     tool("report", folder, "--output", tmp_path)
     rows = list(csv.DictReader((tmp_path / "report.csv").open()))
     for row in rows[:2]:
@@ -109,3 +225,20 @@ def test_a_cell_that_cannot_run_stops_the_comparison_before_it_starts(tool, tmp_
 
 def test_a_directory_without_a_comparison_is_refused(forked, tmp_path: Path) -> None:
     assert "compare.yaml" in forked("tools/report.py", tmp_path, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("norms={layernorm: {}, dyt: {alpha: 1}}", "classify/dyt_seed0: .*alpha"),
+        ("tasks.classify.metric=test/top2", "metric = 'test/top2': .*did you mean 'test/top5'"),
+        ("tasks.mae.metric=val/knn", "mae/layernorm_seed0: metric = 'val/knn'"),
+        ("tasks.dit.metric=val/fid", "dit/layernorm_seed0: metric = 'val/fid'"),
+    ],
+)
+def test_unknown_options_and_metrics_are_found_before_the_first_cell(
+    forked, tmp_path: Path, change: str, expected: str
+) -> None:
+    arguments = ["configs/compare/digits.yaml", f"output_dir={tmp_path}", "seeds=[0]", change]
+    assert re.search(expected, forked("tools/compare.py", *arguments, code=2).stderr)
+    assert list(tmp_path.iterdir()) == []

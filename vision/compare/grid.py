@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import re
@@ -92,9 +93,24 @@ def load_compare(file: str | os.PathLike, overrides: Sequence[str] = ()) -> Comp
 
 
 def save_compare(config: CompareConfig, path: Path) -> None:
-    """Write `config` as YAML that `load_compare` reads back."""
+    """Write `config` as YAML that `load_compare` reads back, with absolute paths of its configs."""
     with written(path) as temporary:
-        temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
+        temporary.write_text(to_yaml(config), encoding="utf-8")
+
+
+def to_yaml(config: CompareConfig, root: Path | None = None) -> str:
+    """`config` as YAML; configs in `root` are named as a file that lies there would name them."""
+
+    def named(file: str) -> str:
+        path = Path(file).absolute()
+        inside = root is not None and path.is_relative_to(root)
+        return str(path.relative_to(root)) if inside else str(path)  # type: ignore[arg-type]
+
+    tasks = {
+        task: dataclasses.replace(grid, configs=[named(file) for file in grid.configs])
+        for task, grid in config.tasks.items()
+    }
+    return OmegaConf.to_yaml(OmegaConf.structured(dataclasses.replace(config, tasks=tasks)))
 
 
 def compare_directory(config: CompareConfig) -> Path:

@@ -2,54 +2,94 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
 from rich.table import Table
 
+from vision.compare.changed import check_unchanged, put_aside_changed
 from vision.compare.grid import Cell, CompareConfig, compare_directory, make_cells
+from vision.compare.processes import Terminated, sigterm_raises
 from vision.compare.report.collect import read_comparison
 from vision.compare.report.page import write_report
 from vision.compare.report.tables import make_rows, to_markdown
 from vision.compare.runs import Outcome, check_cells, compare, write_sbatch
 from vision.compare.time_estimate import estimate_time
 from vision.errors import ConfigError
+from vision.lock import lock
+from vision.training.train import REQUEUE
 
 
 def run_comparison(
-    config: CompareConfig, jobs: int, dry_run: bool, sbatch: Sequence[str] | None
+    config: CompareConfig,
+    jobs: int,
+    dry_run: bool = False,
+    sbatch: Sequence[str] | None = None,
+    rerun: bool = False,
 ) -> None:
     """Check all cells, then estimate, write job scripts, or run and report.
 
-    Raises ConfigError for whatever the person asking can fix.
+    `rerun`: runs that differ from the grid are put aside and done again, else they are refused.
+    Raises ConfigError for whatever the person asking can fix. SIGTERM and Ctrl-C end it as they do
+    a training, when the runs have saved: SystemExit with code 75, and KeyboardInterrupt.
     """
     if jobs < 1:
         raise ConfigError(f"--jobs {jobs}: expected at least 1")
     cells = make_cells(config)
-    check_cells(cell for column in cells.values() for cell in column)
+    folder = compare_directory(config)
     if dry_run:
+        check_cells(config, cells)
         _estimate(cells, jobs)
-    elif sbatch is not None:
-        path = write_sbatch(config, sbatch)
-        print(f"written {path}; run it where sbatch is, then tools/report.py {path.parent}")
+        return
+    with ExitStack() as stack:
+        # whoever holds it is named before the cells are checked; else nothing is made until then
+        held = stack.enter_context(lock(folder)) if folder.is_dir() else None
+        check_cells(config, cells)
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            held = stack.enter_context(lock(folder))
+        _settle_changed(config, cells, rerun)
+        if sbatch is not None:
+            path = write_sbatch(config, sbatch)
+            print(f"written {path}; run it where sbatch is, then tools/report.py {folder}")
+        else:
+            _run(config, cells, jobs, held)
+
+
+def _settle_changed(config: CompareConfig, cells: dict[str, list[Cell]], rerun: bool) -> None:
+    if not rerun:
+        check_unchanged(cells)
+        return
+    moved = put_aside_changed(config, cells)
+    if moved:
+        print(f"{len(moved)} runs put aside in {moved[0].parents[1]}, to be done again", flush=True)
     else:
-        _run(config, sum(map(len, cells.values())), jobs)
+        print("--rerun: no run differs from the grid; all are kept", flush=True)
 
 
-def _run(config: CompareConfig, count: int, jobs: int) -> None:
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+def _run(config: CompareConfig, cells: dict[str, list[Cell]], jobs: int, held: int | None) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    count = sum(map(len, cells.values()))
+    with RichProgress(*columns, console=Console(stderr=True)) as bar, sigterm_raises():
         job = bar.add_task("runs", total=count)
 
-        def report(outcome: Outcome) -> None:
-            bar.advance(job)
+        def report(outcome: Outcome, state: str) -> None:
+            bar.update(job, advance=1, description=state)
             text = f"{outcome.state:<9} {outcome.cell} {outcome.seconds:.0f} s {outcome.message}"
-            print(text.rstrip(), flush=True)
+            print(f"{text.rstrip()}  [{state}]", flush=True)
 
-        compare(config, jobs, report)
+        try:
+            compare(config, jobs, report, held)
+        except (Terminated, KeyboardInterrupt) as error:
+            print(f"stopped with {bar.tasks[job].completed:.0f} of {count} cells done; the same "
+                  "command goes on from there", flush=True)  # fmt: skip
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            sys.exit(REQUEUE)
     comparison = read_comparison(compare_directory(config))
     print("\n" + to_markdown(make_rows(comparison)))
     for path in write_report(comparison, comparison.folder):

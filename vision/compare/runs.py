@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 from vision.compare.grid import (
@@ -21,10 +19,15 @@ from vision.compare.grid import (
     needed,
     save_compare,
 )
-from vision.errors import ConfigError
+from vision.compare.processes import Ended, Job, run_jobs
+from vision.compare.progress import Progress
+from vision.config import Config
+from vision.errors import ConfigError, nearest
 from vision.files import write_json
 from vision.training.build import check_build
 from vision.training.check import load_checked
+from vision.training.final_metrics import final_metrics
+from vision.training.run_directory import read_summary
 
 _TRAIN = Path(__file__).resolve().parents[2] / "tools" / "train.py"
 _STATES = {0: "finished", 3: "diverged"}  # exit codes of tools/train.py; any other: failed
@@ -40,70 +43,96 @@ class Outcome:
     seconds: float
 
 
-def check_cells(cells: Iterable[Cell]) -> None:
-    """Raise ConfigError, naming the cell, if one of them cannot be run."""
+def check_cells(config: CompareConfig, cells: Mapping[str, Sequence[Cell]]) -> None:
+    """Raise ConfigError, naming the cell, if one of them cannot be run or has not the metric."""
     built = set()
-    for cell in cells:
+    for cell in chain.from_iterable(cells.values()):
         try:
-            config = load_checked(cell.from_scratch()).config
+            run = load_checked(cell.from_scratch()).config
             if (cell.task, cell.norm) not in built:  # seeds share a model
-                check_build(config)
+                check_build(run)
+                _check_metric(config.tasks[cell.task].metric, run)
                 built.add((cell.task, cell.norm))
         except (ValueError, FileNotFoundError) as error:
             raise ConfigError(f"{cell}: {error}") from None
 
 
-def compare(config: CompareConfig, jobs: int, report: Callable[[Outcome], None]) -> list[Outcome]:
-    """Run the unfinished cells, `jobs` at a time, task after task; `report` gets each outcome.
+def _check_metric(name: str, run: Config) -> None:
+    metrics = final_metrics(run)
+    if name not in metrics:
+        raise ValueError(f"metric = {name!r}: its summary has none; {nearest(name, metrics)}")
 
-    Finished and diverged cells are left alone, interrupted ones resume from their last
-    checkpoint, and a failed one does not stop the others. Outcomes go to `status.json`.
+
+def compare(
+    config: CompareConfig, jobs: int, report: Callable[[Outcome, str], None], lock: int | None
+) -> list[Outcome]:
+    """Run the unfinished cells, `jobs` at a time, task after task.
+
+    `report` gets each outcome, and the state of the whole as text. Finished and diverged cells are
+    left alone, interrupted ones resume from their last checkpoint, and a failed one does not stop
+    the others. Outcomes go to `status.json`. `lock`: see `run_jobs`.
     """
     folder = compare_directory(config)
-    folder.mkdir(parents=True, exist_ok=True)
     save_compare(config, folder / "compare.yaml")
-    outcomes = read_status(folder)
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    columns = make_cells(config)
+    before = read_status(folder)
+    progress = Progress({str(c): c.task for column in columns.values() for c in column}, jobs)
+    outcomes: dict[str, Outcome] = {}
 
-    def work(cell: Cell) -> Outcome:
-        known = outcomes.get(str(cell))
-        if known is not None and known.state != "failed":
-            return known
-        return run_cell(cell, folder / "logs", threads)
+    def record(outcome: Outcome) -> None:
+        outcomes[outcome.cell] = outcome
+        progress.ended(outcome.cell, outcome.state, outcome.seconds)
+        write_json(folder / "status.json", [asdict(o) for o in {**before, **outcomes}.values()])
+        report(outcome, str(progress))
 
-    with ThreadPoolExecutor(jobs) as pool:
-        for cells in make_cells(config).values():
-            for outcome in pool.map(work, cells):
-                outcomes[outcome.cell] = outcome
-                write_json(folder / "status.json", [asdict(o) for o in outcomes.values()])
-                report(outcome)
+    for column in columns.values():
+        todo = {}
+        for cell in column:
+            known = known_outcome(cell, before)
+            if known is None:
+                before.pop(str(cell), None)
+                todo[str(cell)] = Job(command(cell), log_file(folder, cell))
+            else:
+                record(known)
+        run_jobs(
+            todo,
+            jobs,
+            {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))},
+            progress.started,
+            lambda name, ended: record(_outcome(name, ended)),
+            lock,
+        )
     return list(outcomes.values())
 
 
-def run_cell(cell: Cell, logs: Path, threads: int) -> Outcome:
-    """Train one cell to its end; what it prints goes to `logs/TASK_NAME.txt`."""
-    logs.mkdir(parents=True, exist_ok=True)
-    log = logs / f"{cell.task}_{cell.folder.name}.txt"
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    start = time.monotonic()
-    with log.open("a") as file:
-        code = subprocess.run(
-            [*command(cell), "trainer.progress_bar=false"],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            check=False,
-        ).returncode
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+def known_outcome(cell: Cell, status: dict[str, Outcome]) -> Outcome | None:
+    """How a cell ended in an earlier call; None where it has to be run, or run on."""
+    before = status.get(str(cell))
+    summary = read_summary(cell.folder)
+    if summary is not None:
+        seconds = before.seconds if before and before.state == "finished" else None
+        return Outcome(str(cell), "finished", "", seconds or summary.get("wall_seconds", 0.0))
+    if before is not None and before.state == "diverged" and cell.folder.exists():
+        return before
+    return None
+
+
+def _outcome(cell: str, ended: Ended) -> Outcome:
+    lines = ended.output.splitlines()
     errors = [line for line in lines if line.startswith("error: ")] or lines[-1:]
-    state = _STATES.get(code, "failed")
+    state = _STATES.get(ended.code, "failed")
     message = "" if state == "finished" else (errors or ["no output"])[-1]
-    return Outcome(str(cell), state, message, round(time.monotonic() - start, 1))
+    return Outcome(cell, state, message, ended.seconds)
+
+
+def log_file(folder: Path, cell: Cell) -> Path:
+    """What the cell prints is appended to this file."""
+    return folder / "logs" / f"{cell.task}_{cell.folder.name}.txt"
 
 
 def command(cell: Cell) -> list[str]:
     """What runs, or resumes, this cell."""
-    return [sys.executable, str(_TRAIN), *cell.arguments, "--resume"]
+    return [sys.executable, str(_TRAIN), *cell.arguments, "--resume", "trainer.progress_bar=false"]
 
 
 def read_status(folder: Path) -> dict[str, Outcome]:
@@ -120,7 +149,6 @@ def write_sbatch(config: CompareConfig, options: Sequence[str]) -> Path:
     the task that it starts from, and for every cell of the task whose features it uses.
     """
     folder = compare_directory(config)
-    folder.mkdir(parents=True, exist_ok=True)
     save_compare(config, folder / "compare.yaml")
     submit = ["#!/bin/bash", "set -e"]
     for task, cells in make_cells(config).items():

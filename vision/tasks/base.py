@@ -35,6 +35,7 @@ class VisionTask(pl.LightningModule):
     monitor: ClassVar[tuple[str, str]]  # metric that best.ckpt is chosen by; "max" or "min"
     shown: ClassVar[tuple[str, ...]]  # metrics in the line printed after each epoch
     curves: ClassVar[dict[str, str]]  # plots in curves.png: end of a metric's name -> axis label
+    measures: ClassVar[tuple[str, ...]]  # what `metrics` compute of a model
     metrics: nn.ModuleList
 
     # keys of the configuration that do nothing here
@@ -91,6 +92,12 @@ class VisionTask(pl.LightningModule):
                 f"model.init_from_norms = {model.init_from_norms}: of no weights; give "
                 "model.init_from, or leave it out"
             )
+
+    @classmethod
+    def metric_names(cls, config: Config) -> list[str]:
+        """The metrics of a split that a run of `config` will have: `top1`, `ema_top1`, ..."""
+        prefixes = ["", *(["ema_"] if config.ema.decay is not None else [])]
+        return [f"{prefix}{name}" for prefix in prefixes for name in cls.measures]
 
     def compute_loss(self, batch: Batch) -> Tensor:
         """Scalar loss of one training batch; `StepSeeding` has seeded the random numbers."""

@@ -27,6 +27,7 @@ class ClassifyTask(VisionTask):
     monitor: ClassVar = ("val/top1", "max")
     shown: ClassVar = ("train/loss", "val/loss", "val/top1", "val/ema_top1")
     curves: ClassVar = {"loss": "cross-entropy (nats)", "top1": "top-1 accuracy (%)"}
+    measures: ClassVar = ("top1", "top5", "loss")  # top5: of more than five classes
 
     def __init__(self, config: Config, class_names: list[str], steps_per_epoch: int) -> None:
         check_classes(config.data, class_names)

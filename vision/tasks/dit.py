@@ -37,6 +37,7 @@ class DiTTask(VisionTask):
     monitor: ClassVar = ("val/loss", "min")
     shown: ClassVar = ("train/loss", "val/loss", "val/ema_loss")
     curves: ClassVar = {"loss": "loss (squared error + bound)"}
+    measures: ClassVar = Terms._fields
 
     unused: ClassVar = (
         "mix.mixup",

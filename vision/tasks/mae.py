@@ -31,6 +31,7 @@ class MAETask(VisionTask):
         "loss": "squared error over removed patches",
         "knn_top1": "k-NN top-1 accuracy (%)",
     }
+    measures: ClassVar = ("loss",)
 
     unused: ClassVar = (
         *VisionTask.unused,
@@ -61,6 +62,11 @@ class MAETask(VisionTask):
                 f"mae.decoder_norm_options = {config.mae.decoder_norm_options}: of no norm; give "
                 "mae.decoder_norm, or leave them out for the encoder's norm.options"
             )
+
+    @classmethod
+    def metric_names(cls, config: Config) -> list[str]:
+        """The average of the weights is not evaluated."""
+        return list(cls.measures)
 
     def compute_loss(self, batch: Batch) -> Tensor:
         noise = self._noise(batch.indices.tolist(), "train", self.current_epoch)

@@ -16,6 +16,7 @@ import functools
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +104,17 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def _reject_changes(saved: Config, given: Config, folder: Path) -> None:
+def changed_settings(saved: Config, given: Config) -> Iterator[tuple[str, Any, Any]]:
+    """Keys that change results and differ, with both values."""
     for key in leaf_keys(Config):
         old, new = (functools.reduce(getattr, key.split("."), c) for c in (saved, given))
         if key not in _FREE_KEYS and not dataclasses.is_dataclass(old) and old != new:
-            raise ValueError(
-                f"{key} = {new!r}: the run in {folder} has {old!r}; resume it with the same "
-                f"configuration ({folder / 'config.yaml'}), or choose another name=..."
-            )
+            yield key, old, new
+
+
+def _reject_changes(saved: Config, given: Config, folder: Path) -> None:
+    for key, old, new in changed_settings(saved, given):
+        raise ValueError(
+            f"{key} = {new!r}: the run in {folder} has {old!r}; resume it with the same "
+            f"configuration ({folder / 'config.yaml'}), or choose another name=..."
+        )

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from omegaconf import OmegaConf
 
 from vision.compare.report import pictures
+from vision.compare.report.again import how_to_run_again
 from vision.compare.report.collect import Comparison
 from vision.compare.report.published import PUBLISHED
 from vision.compare.report.tables import (
@@ -78,7 +78,7 @@ def render(comparison: Comparison, rows: list[Row]) -> str:
         sections=[_section(comparison, task, rows) for task in comparison.config.tasks],
         troubles=[run for run in comparison.runs if run.state != "finished"],
         published=PUBLISHED,
-        grid=OmegaConf.to_yaml(OmegaConf.structured(comparison.config)),
+        again=how_to_run_again(comparison),
         versions=_versions(comparison),
     )
 

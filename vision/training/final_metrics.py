@@ -1,0 +1,30 @@
+"""Which metrics a run will have in its summary.json, known before it starts."""
+
+from __future__ import annotations
+
+from vision.config import Config
+from vision.registry import METRICS, TASKS
+from vision.tasks.base import VisionTask
+
+
+def final_metrics(config: Config) -> list[str]:
+    """Names of the metrics at the end of a run.
+
+    `val/fid` or `val/fd`: which of the two depends on the weights of the extractor; both are named.
+    """
+    task: type[VisionTask] = TASKS.get(config.task)
+    splits = [f"{stage}/{name}" for stage in ("val", "test") for name in task.metric_names(config)]
+    skipped = ["data/skipped"] if config.data.on_corrupt == "skip" else []
+    return [*splits, *_of_callbacks(config), *skipped, "train/loss"]
+
+
+def _of_callbacks(config: Config) -> list[str]:
+    if config.task == "mae" and config.mae.knn_every_n_epochs is not None:
+        return ["val/knn_top1"]
+    if config.task != "dit" or config.evaluation.extractor is None:
+        return []
+    outputs = [output for name in config.evaluation.metrics for output in METRICS.get(name).outputs]
+    inception = config.evaluation.extractor == "inception"
+    names = [output.key for output in outputs if output.other is None or inception]
+    names += [output.other.lower() for output in outputs if output.other is not None]
+    return [f"val/{name}" for name in names]
