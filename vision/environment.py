@@ -17,7 +17,7 @@ from torch import distributed
 
 _PACKAGES = (
     "torch torchvision timm pytorch-lightning torchmetrics diffusers omegaconf triton numpy pillow "
-    "scikit-learn safetensors"
+    "scikit-learn mlxtend safetensors"
 ).split()
 
 

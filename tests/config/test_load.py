@@ -62,6 +62,12 @@ def test_another_norm_starts_without_the_options_of_the_first() -> None:
     assert load_config([file], ["norm.name=dyt"]).config.norm.options == {}
 
 
+def test_splits_follow_the_seed_with_an_overlay() -> None:
+    files = [CONFIGS / "vit_mnist5k.yaml", CONFIGS / "data/split_by_seed.yaml"]
+    assert load_config(files, ["seed=5"]).config.data.split_seed == 5
+    assert load_config(files[:1], ["seed=5"]).config.data.split_seed is None
+
+
 def test_user_norm_module_is_found_beside_the_config_that_names_it(tmp_path: Path) -> None:
     module = write(tmp_path / "my_norms.py", "")
     file = write(tmp_path / "a.yaml", "norm: {module: my_norms.py}\n")

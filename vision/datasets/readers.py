@@ -18,10 +18,13 @@ from vision.datasets.hugging_face import HuggingFaceReader
 from vision.datasets.hugging_face_stream import HuggingFaceStream
 from vision.datasets.image_files import ENDINGS, ending_of, is_hidden, list_images, load
 from vision.datasets.latents import LatentReader
+from vision.datasets.mnist5k import MNIST5kReader
 from vision.datasets.reader import Reader
 from vision.datasets.splits import canonical, find_folder, find_shards
 from vision.datasets.webdataset import WebDatasetReader
 from vision.notices import notice
+
+_SPLIT_HERE = {"digits": DigitsReader, "mnist5k": MNIST5kReader}
 
 
 def open_reader(config: DataConfig, split: str) -> Reader:
@@ -30,8 +33,8 @@ def open_reader(config: DataConfig, split: str) -> Reader:
     Raises ValueError or FileNotFoundError with key, value, what was expected and a fix.
     """
     kind, _, name = config.name.partition("/")
-    if kind == "digits":
-        return DigitsReader(split)
+    if kind in _SPLIT_HERE:
+        return _SPLIT_HERE[kind](split, config.split_seed or 0)
     if kind == "folder" or name == "image_folder":
         return FolderReader(find_folder(config, split), as_torchvision=kind == "torch")
     if kind == "wds":

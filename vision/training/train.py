@@ -17,6 +17,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from vision.checkpoints.read import read_step
 from vision.config import Config
+from vision.datasets.check import IN_PACKAGES
 from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.sampler import split_batch
 from vision.environment import environment_record
@@ -161,7 +162,7 @@ def _announce(
     """Print the data, model, norm and run directory."""
     config = task.config
     _say(f"data    {data.describe()}")
-    if config.data.name == "digits":
+    if config.data.name in IN_PACKAGES:
         _say("        a small real stand-in; configs/data and configs/recipes have others")
     _say(f"model   {config.model.name}, {count_parameters(task.model):,} parameters")
     _say(f"norm    {config.norm.name}: {task.conversion}")

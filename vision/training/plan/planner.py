@@ -20,6 +20,7 @@ from vision.training.plan.step_cost import StepCost, count_step
 IMAGENET = (1_281_167, 1000)
 _KNOWN = {  # images of the training split, classes
     "digits": (1_257, 10),
+    "mnist5k": (3_000, 10),
     "torch/cifar10": (50_000, 10),
     "torch/cifar100": (50_000, 100),
     "torch/mnist": (60_000, 10),

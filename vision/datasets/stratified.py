@@ -1,0 +1,64 @@
+"""Data sets that are in memory as a whole and come without splits."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.model_selection import train_test_split
+
+from vision.datasets.reader import Reader
+from vision.datasets.splits import canonical
+
+
+class StratifiedReader(Reader):
+    """One split of grey images whose classes are 0 to K - 1.
+
+    scikit-learn's `train_test_split`, stratified by class, takes the images for test and then those
+    for validation; the rest is for training. Within a split images keep the order of the source.
+    """
+
+    def __init__(
+        self,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.integer],
+        split: str,
+        *,
+        test: int,
+        validation: int,
+        seed: int,
+        source: str,
+    ) -> None:
+        """Choose the images of `split`.
+
+        Args:
+            images: [N, H, W].
+            labels: [N].
+            split: train, validation, test or a synonym.
+            test: Images in the test split.
+            validation: Images in the validation split.
+            seed: Of the choice.
+            source: What is indexed for an image, for messages.
+        """
+        parts = {"train": np.arange(len(labels))}
+        for name, size in (("test", test), ("validation", validation)):
+            parts["train"], parts[name] = train_test_split(
+                parts["train"], test_size=size, stratify=labels[parts["train"]], random_state=seed
+            )
+        self.source_indices = np.sort(parts[canonical(split)])
+        self.images = images[self.source_indices]
+        self.labels: list[int] = labels[self.source_indices].tolist()
+        self.class_names = [str(label) for label in np.unique(labels)]
+        self.image_size = images.shape[1:]
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        """(grey image, class)."""
+        return Image.fromarray(self.images[index]), self.labels[index]
+
+    def filename(self, index: int) -> str:
+        """Where the image is in the source."""
+        return f"{self._source}[{self.source_indices[index]}]"
