@@ -36,6 +36,9 @@ def main() -> None:
         "--dry-run", action="store_true", help="measure a few steps of each, print, stop"
     )
     parser.add_argument(
+        "--plan", action="store_true", help="GPU hours, computed without data or GPU; stop"
+    )
+    parser.add_argument(
         "--sbatch",
         nargs="*",
         action="extend",
@@ -53,7 +56,12 @@ def main() -> None:
     from vision.compare.run_comparison import run_comparison  # imports torch and timm: seconds
 
     run_comparison(
-        config, arguments.jobs, arguments.dry_run, arguments.sbatch, rerun=arguments.rerun
+        config,
+        arguments.jobs,
+        arguments.dry_run,
+        arguments.plan,
+        arguments.sbatch,
+        arguments.rerun,
     )
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from vision.compare.changed import check_unchanged, put_aside_changed
 from vision.compare.grid import Cell, CompareConfig, compare_directory, make_cells
+from vision.compare.plan import plan_comparison
 from vision.compare.processes import Terminated, sigterm_raises
 from vision.compare.report.collect import read_comparison
 from vision.compare.report.page import write_report
@@ -28,10 +29,11 @@ def run_comparison(
     config: CompareConfig,
     jobs: int,
     dry_run: bool = False,
+    plan: bool = False,
     sbatch: Sequence[str] | None = None,
     rerun: bool = False,
 ) -> None:
-    """Check all cells, then estimate, write job scripts, or run and report.
+    """Plan, or check all cells, then estimate, write job scripts, or run and report.
 
     `rerun`: runs that differ from the grid are put aside and done again, else they are refused.
     Raises ConfigError for whatever the person asking can fix. SIGTERM and Ctrl-C end it as they do
@@ -41,6 +43,9 @@ def run_comparison(
         raise ConfigError(f"--jobs {jobs}: expected at least 1")
     cells = make_cells(config)
     folder = compare_directory(config)
+    if plan:
+        print(plan_comparison(cells))
+        return
     if dry_run:
         check_cells(config, cells)
         _estimate(cells, jobs)

@@ -30,6 +30,13 @@ from vision.training.final_metrics import final_metrics
 from vision.training.run_directory import read_summary
 
 _TRAIN = Path(__file__).resolve().parents[2] / "tools" / "train.py"
+# a run that saves itself before its time limit ends with 75, and its job is queued again
+_SBATCH = ("--signal=USR1@120", "--requeue", "--open-mode=append")
+_REQUEUE = (
+    "code=$?",
+    'if [ $code -eq 75 ]; then scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"; fi',
+    "exit $code",
+)
 _STATES = {0: "finished", 3: "diverged"}  # exit codes of tools/train.py; any other: failed
 
 
@@ -152,10 +159,15 @@ def write_sbatch(config: CompareConfig, options: Sequence[str]) -> Path:
     save_compare(config, folder / "compare.yaml")
     submit = ["#!/bin/bash", "set -e"]
     for task, cells in make_cells(config).items():
-        lines = [f"#SBATCH {option}" for option in (f"--array=0-{len(cells) - 1}", *options)]
-        cases = [f"{i}) exec {shlex.join(command(cell))} ;;" for i, cell in enumerate(cells)]
+        lines = [
+            f"#SBATCH {option}" for option in (f"--array=0-{len(cells) - 1}", *_SBATCH, *options)
+        ]
+        cases = [
+            f"{i}) srun --kill-on-bad-exit=1 {shlex.join(command(cell))} ;;"
+            for i, cell in enumerate(cells)
+        ]
         script = folder / f"{task}.sbatch"
-        body = ["#!/bin/bash", *lines, 'case "$SLURM_ARRAY_TASK_ID" in', *cases, "esac"]
+        body = ["#!/bin/bash", *lines, 'case "$SLURM_ARRAY_TASK_ID" in', *cases, "esac", *_REQUEUE]
         script.write_text("\n".join(body) + "\n", encoding="utf-8")
         kinds = {"init_from": "aftercorr", "features_from": "afterok"}
         waits = [f"{kinds[key]}:$job_{t}" for t, key in needed(config.tasks[task]).items()]
