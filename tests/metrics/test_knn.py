@@ -1,8 +1,11 @@
 """Votes of the nearest neighbours."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from sklearn.neighbors import KNeighborsClassifier
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vision.metrics.knn import knn_predict
 
@@ -23,6 +26,9 @@ def test_it_agrees_with_a_brute_force_search_of_scikit_learn() -> None:
     ).fit(unit(bank, dim=1), labels)
     expected = torch.from_numpy(expected_by.predict(unit(queries, dim=1)))
     assert torch.equal(knn_predict(queries, bank, labels, 3, neighbors=7), expected)
+    for chunk in (1, 4, 25):  # fewer than vote, and more
+        found = knn_predict(queries, bank, labels, 3, neighbors=7, chunk=chunk)
+        assert torch.equal(found, expected), chunk
 
 
 def test_the_nearest_decides_alone_with_one_neighbour() -> None:
@@ -34,3 +40,25 @@ def test_a_small_bank_votes_whole() -> None:
     bank, labels = torch.eye(3), torch.tensor([0, 1, 1])
     query = torch.tensor([[1.0, 0.99, 0.99]])  # two near votes outweigh one nearest
     assert knn_predict(query, bank, labels, 2, neighbors=20).tolist() == [1]
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the bytes of the largest tensor that an operation returned."""
+
+    most = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
+        result = function(*args, **(kwargs or {}))
+        for value in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(value, torch.Tensor) and not function.is_view:
+                self.most = max(self.most, value.nbytes)
+        return result
+
+
+def test_memory_does_not_grow_with_the_bank() -> None:
+    queries, _ = blobs(1100, seed=1)
+    for count in (600, 6000):
+        bank, labels = blobs(count, seed=0)
+        with Largest() as largest:
+            knn_predict(queries, bank, labels, 3, chunk=300)
+        assert largest.most == 1024 * 300 * 4  # similarities of a part with a chunk, float32
