@@ -169,7 +169,9 @@ def test_a_classifier_recognizes_real_digits_and_no_others(trained: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_dit_trains_on_encoded_latents_and_decodes_its_samples(forked, tmp_path: Path) -> None:
+def test_a_dit_trains_on_encoded_latents_and_decodes_its_samples(
+    forked, trained: Path, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     AutoencoderKL(
         block_out_channels=(8, 8),
@@ -186,8 +188,14 @@ def test_a_dit_trains_on_encoded_latents_and_decodes_its_samples(forked, tmp_pat
         "data.img_size=4", "data.num_workers=0", "dit.vae=null", "trainer.epochs=1",
         "trainer.progress_bar=false", "dit.sample_every_n_steps=4", "dit.sample_steps=2",
         f"output_dir={tmp_path}", "name=run",
+        f"evaluation.extractor=run:{trained}", "evaluation.number=20", "evaluation.sampler=ddim",
+        "evaluation.num_inference_steps=2", "evaluation.every_n_steps=4",
     ]  # fmt: skip
     forked("tools/train.py", "configs/dit_b4.yaml", "norm.name=layernorm", *overrides)
+    found = json.loads((tmp_path / "run" / "evaluation" / "step_0000004.json").read_text())
+    assert found["fid"] > 0
+    real = {"name": "digits train", "count": 1257, "img_size": 8, "crop_pct": 1.0}
+    assert found["settings"]["real"].items() >= real.items()
     assert (tmp_path / "run" / "samples" / "step_0000004.png").exists()
     sample(tmp_path / "run", tmp_path / "out", n=2)
     with Image.open(tmp_path / "out" / "images" / "000001.png") as image:

@@ -23,6 +23,12 @@ def test_extractors_by_name_are_accepted(name: str) -> None:
         (DIT, ["evaluation.extractor=vgg"], "expected inception, dinov2"),
         (DIT, ["evaluation.extractor=inception", "evaluation.metrics=[fdi]"], "evaluation.metrics"),
         (DIT, ["evaluation.extractor=inception", "evaluation.metrics=[]"], "evaluation.metrics"),
+        (DIT, ["evaluation.reference=a.npz"], "set evaluation.extractor, or this to null"),
+        (
+            "configs/vit_ti.yaml",
+            ["evaluation.reference=a.npz"],
+            "task classify has no use for it",
+        ),
         (DIT, ["evaluation.number=0"], "evaluation.number = 0"),
         (
             "configs/vit_ti.yaml",

@@ -187,7 +187,10 @@ class EvaluationConfig:
     weights: str | None = None  # file of the extractor's weights; null: its cache, or fetched
     resize: Literal["legacy", "antialias"] = "legacy"  # to the extractor's size; legacy: TF's
     metrics: list[str] = setting(["fid"], among=METRICS)
-    number: int = setting(10_000, more_than=0)  # generated images; real: the training split
+    # real images: an .npz (statistics, or images), a folder or a data config; null: the training
+    # split, of latents the images that they were made from
+    reference: str | None = None
+    number: int = setting(10_000, more_than=0)  # generated images
     every_n_steps: int | None = setting(None, more_than=0)  # null: only when training ends
     batch_size: int = setting(64, more_than=0)
     sampler: Sampler = "ddpm"

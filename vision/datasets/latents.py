@@ -18,6 +18,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch.utils.data import Dataset
 
+from vision.config import load_config
+from vision.config.load import Source
 from vision.config.schema import DataConfig
 from vision.datasets.dataset import Sample
 from vision.datasets.reader import Reader
@@ -31,6 +33,13 @@ INDEX = "index.json"
 def shard_name(number: int) -> str:
     """File name of a shard."""
     return f"shard_{number:05d}.safetensors"
+
+
+def encoded_images(config: DataConfig) -> DataConfig:
+    """What the latents of the train split were made from, prepared as it was then."""
+    path = find_latents(config, config.train_split) / INDEX
+    source = json.loads(path.read_text(encoding="utf-8"))["source"]
+    return load_config([], (), [Source(str(path), {"data": source}, {})]).config.data
 
 
 class LatentReader(Reader):

@@ -39,7 +39,7 @@ class VisionTask(pl.LightningModule):
     metrics: nn.ModuleList
 
     # keys of the configuration that do nothing here
-    unused: ClassVar[tuple[str, ...]] = ("evaluation.extractor",)
+    unused: ClassVar[tuple[str, ...]] = ("evaluation.extractor", "evaluation.reference")
 
     def __init__(
         self,

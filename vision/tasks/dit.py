@@ -80,7 +80,12 @@ class DiTTask(VisionTask):
                 f"dit.gradient_checkpointing = true: norm {config.norm.name!r} keeps running "
                 "statistics, which would take each batch twice; set it to false"
             )
-        data = config.data
+        data, evaluation = config.data, config.evaluation
+        if evaluation.reference is not None and evaluation.extractor is None:
+            raise ValueError(
+                f"evaluation.reference = {evaluation.reference}: no metrics are computed; set "
+                "evaluation.extractor, or this to null"
+            )
         for key in ("mean", "std"):
             values = getattr(data, key)
             if data.name != "latents" and any(value != 0.5 for value in values):
@@ -159,7 +164,10 @@ class DiTTask(VisionTask):
         It shares the model with training, mode included: switch it to eval before sampling.
         """
         model = self.ema.module if ema and self.ema is not None else self.model
-        return make_pipeline(model, self.config, self.class_names, sampler)
+        pipeline = make_pipeline(model, self.config, self.class_names, sampler)
+        if pipeline.vae is not None:
+            pipeline.vae.to(self.device)
+        return pipeline
 
     def _draws(self, batch: Batch, *keys: str | int) -> tuple[Tensor, Tensor, Tensor]:
         """`fixed_draws` for the images of a batch, on their device."""

@@ -95,8 +95,8 @@ def compare_image_sets(
 def with_statistics(
     real: ImageSet, extractor: Extractor, options: Options, cache: StatisticsCache | None = None
 ) -> ImageSet:
-    """`real` with its images replaced by their statistics, to be compared with many sets."""
-    return ImageSet(real.name, None, _real_statistics(real, extractor, options, cache))
+    """`real` with its statistics, to be compared with many sets."""
+    return dataclasses.replace(real, statistics=_real_statistics(real, extractor, options, cache))
 
 
 def _needs(options: Options, fake: bool) -> frozenset[Need]:

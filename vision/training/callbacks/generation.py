@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 
 from vision.config import Config
+from vision.datasets.check import check_data
+from vision.datasets.latents import encoded_images
 from vision.diffusion.generate import Sampling
 from vision.evaluation.generative.compare import compare_image_sets, with_statistics
 from vision.evaluation.generative.extractors import create_extractor
-from vision.evaluation.generative.image_set import ImageSet
+from vision.evaluation.generative.image_set import ImageSet, open_image_set
 from vision.evaluation.generative.sources import DataSource, PipelineSource
 from vision.files import write_json
 from vision.metrics.base import Options
@@ -26,9 +28,10 @@ class GenerationMetrics(pl.Callback):
     """Logs the metrics in `evaluation.metrics` every N steps and when training ends.
 
     FID is `val/fid` with the extractor inception, else `val/fd`. Images are generated from the
-    averaged weights, if there are any, and compared with the training split; at every step from the
-    same noise. Each rank generates a part of them. Training is not affected: random states are
-    restored. `FOLDER/step_N.json` holds the metrics with every setting that they depend on.
+    averaged weights, if there are any, and compared with `evaluation.reference`; at every step
+    from the same noise. Latents are decoded. Each rank generates a part of them. Training is not
+    affected: random states are restored. `FOLDER/step_N.json` holds the metrics with every setting
+    that they depend on.
     """
 
     def __init__(self, config: Config, folder: Path) -> None:
@@ -43,8 +46,9 @@ class GenerationMetrics(pl.Callback):
             confidence_groups=0,
         )
         self.extractor = create_extractor(options.extractor, options.weights, options.resize)
-        split = DataSource(config.data.name, config.data, "train")
-        self._real = ImageSet(split.name, split)
+        self._real = open_reference(config)
+        if self._real.source is None:  # statistics of other features are refused before training
+            self._real = with_statistics(self._real, self.extractor, self.options)
         self._last = 0
 
     def on_train_batch_end(
@@ -100,3 +104,31 @@ class GenerationMetrics(pl.Callback):
         outputs = [output for name in self.options.metrics for output in METRICS.get(name).outputs]
         other = {output.key: output.other for output in outputs}.get(key)
         return other.lower() if other and not self.extractor.is_fid_inception else key
+
+
+def open_reference(config: Config) -> ImageSet:
+    """The real images: `evaluation.reference`, else those that the model is trained on.
+
+    Raises ValueError or FileNotFoundError that names the key.
+    """
+    given, data = config.evaluation.reference, config.data
+    if data.name == "latents":
+        data = encoded_images(data)
+    try:
+        if given is not None:
+            found = open_image_set(given)
+        else:
+            check_data(data)
+            split = DataSource(data.name, data, "train")
+            found = ImageSet(split.name, split)
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(
+            f"evaluation.reference = {'null' if given is None else given}: {error}; expected an "
+            ".npz of statistics or images, a folder of images or a data config"
+        ) from error
+    if isinstance(found.source, DataSource) and found.source.size != data.img_size:
+        raise ValueError(
+            f"evaluation.reference = {given}: its images are resized to {found.source.size} "
+            f"pixels, samples have {data.img_size}; set data.img_size there"
+        )
+    return found
