@@ -39,7 +39,7 @@ SMALL_DIT = [
     "dit.sample_steps=3", "ema.decay=0.9",
 ]  # fmt: skip
 
-CODES = {"SIGKILL": -9, "SIGTERM": 75}
+CODES = {"SIGKILL": -9, "SIGTERM": 75, "SIGINT": 75}
 
 Tool = Callable[..., subprocess.CompletedProcess]
 

@@ -52,7 +52,11 @@ def main() -> None:
         from vision.training.train import train
 
         summary = train(loaded.config, arguments.resume)
-    print("\n".join(f"{k:<16} {v:.4g}" for k, v in summary["metrics"].items() if "test/" in k))
+    final = {k: v for k, v in summary["metrics"].items() if k.startswith("test/")}
+    if loaded.config.data.test_split is None:
+        print("no data.test_split: the last weights on the validation split")
+        final = {k.replace("test/", "val/"): v for k, v in final.items()}
+    print("\n".join(f"{k:<16} {v:.4g}" for k, v in final.items()))
 
 
 if __name__ == "__main__":

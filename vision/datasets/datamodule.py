@@ -271,8 +271,8 @@ class ImageDataModule(pl.LightningDataModule):
 
 
 def _leave_signals(worker: int) -> None:
-    """Ignore a scheduler's signals, which every process gets: the training process stops us."""
-    for kind in (signal.SIGTERM, signal.SIGUSR1):
+    """Ignore signals that every process gets: the training process stops us."""
+    for kind in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(kind, signal.SIG_IGN)
 
 

@@ -43,9 +43,20 @@ _FREE_KEYS = {
     "trainer.checkpoint_every_n_steps",
     "trainer.checkpoint_every_n_minutes",
     "trainer.diagnostics_every_n_steps",
+    "trainer.log_every_n_steps",
     "trainer.progress_bar",
     "trainer.loggers",
 }
+# beginnings of keys that a run may go on with although another run with them would be another one:
+# nothing is trained with them any more, or ever
+_FREE_ON_RESUME = (
+    "model.init_from",
+    "evaluation.",
+    "dit.sample_",
+    "dit.vae",
+    "mae.pictures",
+    "mae.knn_",
+)
 
 
 def run_directory(config: Config) -> Path:
@@ -53,17 +64,17 @@ def run_directory(config: Config) -> Path:
     return Path(config.output_dir) / config.name
 
 
-def check_run(config: Config, resume: bool) -> None:
-    """Raise ValueError if the run cannot be started or resumed without damage to an existing one.
+def check_run(config: Config, resume: bool) -> dict[str, list[Any]]:
+    """Settings that the run is resumed with and did not have: [before, now] by key.
 
-    It cannot if the directory holds a run and `resume` is false, or if the saved configuration
-    differs in a key that changes results. Only the first process of a run looks: the others find
-    the directory that it made. Nor can it if torchrun or srun started it for other devices.
-    Imports no torch.
+    Raises ValueError if it cannot be started or resumed without damage to an existing one: if the
+    directory holds a run and `resume` is false, or if the saved configuration differs in a key that
+    changes results. Only the first process of a run looks: the others find the directory that it
+    made. Nor can it if torchrun or srun started it for other devices. Imports no torch.
     """
     check_launch(config.trainer, os.environ)
     if not is_first_process():
-        return
+        return {}
     folder = run_directory(config)
     saved = folder / "config.yaml"
     if folder.exists() and not folder.is_dir():
@@ -73,8 +84,7 @@ def check_run(config: Config, resume: bool) -> None:
             f"name = {config.name}: {folder} holds a run already and is not overwritten; "
             "continue it with --resume, or choose another name=..."
         )
-    if saved.exists():
-        _reject_changes(load_config([saved]).config, config, folder)
+    return _accepted_changes(load_config([saved]).config, config, folder) if saved.exists() else {}
 
 
 def open_run(config: Config) -> Path:
@@ -89,12 +99,14 @@ def open_run(config: Config) -> Path:
     return folder
 
 
-def record_start(folder: Path, record: dict[str, Any], resumed_from: int | None) -> None:
-    """Append one start to `environment.json`."""
+def record_start(
+    folder: Path, record: dict[str, Any], resumed_from: int | None, changed: dict[str, list[Any]]
+) -> None:
+    """Append one start to `environment.json`; `changed` is what `check_run` returned."""
     path = folder / "environment.json"
     starts = json.loads(path.read_text()) if path.exists() else []
     starts.append({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **record})
-    starts[-1]["resumed_from_step"] = resumed_from
+    starts[-1] |= {"resumed_from_step": resumed_from, "changed": changed}
     write_json(path, starts)
 
 
@@ -106,15 +118,22 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
 
 def changed_settings(saved: Config, given: Config) -> Iterator[tuple[str, Any, Any]]:
     """Keys that change results and differ, with both values."""
+    return (change for change in _changes(saved, given) if change[0] not in _FREE_KEYS)
+
+
+def _changes(saved: Config, given: Config) -> Iterator[tuple[str, Any, Any]]:
     for key in leaf_keys(Config):
         old, new = (functools.reduce(getattr, key.split("."), c) for c in (saved, given))
-        if key not in _FREE_KEYS and not dataclasses.is_dataclass(old) and old != new:
+        if not dataclasses.is_dataclass(old) and old != new:
             yield key, old, new
 
 
-def _reject_changes(saved: Config, given: Config, folder: Path) -> None:
+def _accepted_changes(saved: Config, given: Config, folder: Path) -> dict[str, list[Any]]:
     for key, old, new in changed_settings(saved, given):
+        if key.startswith(_FREE_ON_RESUME):
+            continue
         raise ValueError(
             f"{key} = {new!r}: the run in {folder} has {old!r}; resume it with the same "
             f"configuration ({folder / 'config.yaml'}), or choose another name=..."
         )
+    return {key: [old, new] for key, old, new in _changes(saved, given)}

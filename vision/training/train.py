@@ -53,7 +53,7 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
     Raises ValueError or FileNotFoundError, before anything long starts, for what cannot be run.
     """
     _set_up_logging()
-    check_run(config, resume)
+    changed = check_run(config, resume)
     check_build(config)
     data, accumulate = open_data(config)
     pl.seed_everything(config.seed, verbose=False)
@@ -70,12 +70,17 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
     trainer = make_trainer(task, folder, [timer], accumulate, loggers, step)
     _announce(task, data, trainer, step)
     if trainer.is_global_zero:
-        record_start(folder, environment_record(), step)
+        record_start(folder, environment_record(), step, changed)
+        for key, (before, now) in changed.items():
+            _say(f"        {key} = {now}, was {before}")
     try:
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         trainer.test(task, datamodule=data, verbose=False)
     except SIGTERMException:
-        _say(f"stopped by a signal at step {trainer.global_step}; --resume continues {folder}")
+        _say(
+            f"stopped by a signal at step {trainer.global_step}, all is saved; --resume continues "
+            f"it: python tools/train.py {folder / 'config.yaml'} --resume"
+        )
         # Lightning's launcher kills the first process if another ends with a code but 0
         sys.exit(REQUEUE if trainer.is_global_zero else 0)
     except RuntimeError as error:

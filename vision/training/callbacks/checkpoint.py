@@ -43,9 +43,9 @@ class WholeCheckpointIO(TorchCheckpointIO):
 class LastCheckpoint(Checkpoint):
     """Saves `last.ckpt` after each epoch and, if asked, every n optimizer steps or minutes.
 
-    The checkpoint before it stays as `previous.ckpt`. When any rank receives SIGTERM, or SIGUSR1
-    under SLURM, all finish their step, save, and end with a SIGTERMException; a signal during
-    validation waits for its end.
+    The checkpoint before it stays as `previous.ckpt`. When any rank receives SIGTERM, Ctrl-C, or
+    SIGUSR1 under SLURM, all finish their step, save, and end with a SIGTERMException; a signal
+    during validation waits for its end.
 
     Lightning's ModelCheckpoint saves by steps or by epochs, not both, and its checkpoint of an
     epoch's last step resumes after that epoch's validation; this one leaves that step to the end of
@@ -69,6 +69,7 @@ class LastCheckpoint(Checkpoint):
         if threading.current_thread() is not threading.main_thread():
             return  # only the main thread may set handlers
         signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_interrupt)
         if "SLURM_JOB_ID" in os.environ:  # sbatch --signal=USR1@SECONDS
             signal.signal(signal.SIGUSR1, self._on_signal)
 
@@ -112,6 +113,12 @@ class LastCheckpoint(Checkpoint):
         count_batches_as(checkpoint, trainer.accumulate_grad_batches)
 
     def _on_signal(self, *arguments: Any) -> None:
+        self._signalled = True
+
+    def _on_interrupt(self, *arguments: Any) -> None:
+        """Ctrl-C: as SIGTERM, once; the second one is Python's."""
+        print("\nstopping at the end of this step (Ctrl-C again: at once)", flush=True)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         self._signalled = True
 
     def _to_stop(self, trainer: pl.Trainer) -> bool:
