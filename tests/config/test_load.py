@@ -159,3 +159,25 @@ def test_records_of_older_runs_say_it_with_another_key(
     file.write_text("model: {init_from_strict: 3}\n")
     with pytest.raises(ConfigError, match="unknown key 'model.init_from_strict'"):
         load_config([file])
+
+
+def test_the_length_that_is_given_last_replaces_the_other(tmp_path: Path) -> None:
+    steps = tmp_path / "steps.yaml"
+    steps.write_text("base: epochs.yaml\ntrainer: {max_steps: 9}\n")
+    (tmp_path / "epochs.yaml").write_text("trainer: {epochs: 2}\n")
+
+    def length(*overrides: str) -> tuple[int | None, int | None]:
+        trainer = load_config([steps], overrides).config.trainer
+        return trainer.epochs, trainer.max_steps
+
+    assert length() == (None, 9)
+    assert length("trainer.epochs=4") == (4, None)
+    assert length("trainer.max_steps=7") == (None, 7)
+    saved = tmp_path / "saved.yaml"
+    save_config(load_config([steps]).config, saved)  # with the one that is null
+    assert load_config([saved]).config.trainer.max_steps == 9
+    with pytest.raises(ConfigError, match=r"trainer.max_steps = 3: given beside trainer.epochs"):
+        length("trainer.max_steps=3", "trainer.epochs=2")
+    steps.write_text("trainer: {epochs: 2, max_steps: 9}\n")
+    with pytest.raises(ConfigError, match=r"steps.yaml:1: trainer.max_steps = 9"):
+        length()

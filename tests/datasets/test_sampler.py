@@ -121,3 +121,15 @@ def test_impossible_splits_name_key_and_nearest_values() -> None:
         split_batch(6, None, 2, multiple_of=2)
     with pytest.raises(ValueError, match=r"trainer.batch_size_device = 1: .*to 2 or more"):
         split_batch(8, 1, 1, multiple_of=2)
+
+
+def test_the_last_epoch_of_a_run_of_steps_is_cut() -> None:
+    def epoch(done: int) -> tuple[int, list[list[Draw]]]:
+        sampler = GlobalBatchSampler(
+            LENGTH, TOTAL, seed=3, batches_done=lambda: done, accumulate=3, max_steps=6
+        )
+        return len(sampler), list(sampler)
+
+    assert [epoch(done)[0] for done in (0, 11, 12, 17)] == [12, 12, 6, 6]
+    assert epoch(12)[1] == stream(12, accumulate=3)[:6]
+    assert epoch(15)[1] == stream(15, accumulate=3)[:3]  # resumed within it

@@ -62,7 +62,7 @@ def test_layer_decay_scales_the_learning_rate_of_a_norm_with_its_block() -> None
 def test_schedule_is_linear_then_cosine_per_step() -> None:
     config = OptimConfig(lr=1.0, min_lr=0.1, warmup_epochs=2, warmup_lr=0.0)
     optimizer = create_optimizer(vit("layernorm"), config, 256)
-    schedule = create_schedule(optimizer, config, epochs=10, updates_per_epoch=5)
+    schedule = create_schedule(optimizer, config, steps=50, steps_per_epoch=5)
     for step in range(51):
         schedule.step_update(step)
         done = (step - 10) / 40

@@ -55,5 +55,4 @@ def estimate_time(cell: Cell, measured: int = 3) -> TimeEstimate:
         optimizer.step()
         optimizer.zero_grad()
     seconds = (time.perf_counter() - start) / measured
-    steps = data.steps_per_epoch * config.trainer.epochs
-    return TimeEstimate(count_parameters(task.model), steps, seconds)
+    return TimeEstimate(count_parameters(task.model), task.steps, seconds)

@@ -73,6 +73,7 @@ def load_config(
     later = [*read_files(files[1:]), *(read_override(text) for text in overrides)]
     loaded = LoadedConfig(Config(), tuple(_renamed(source) for source in (*first, *later)))
     try:
+        _reject_two_lengths(loaded.sources)
         config = _merge_all(loaded.sources)
     except OmegaConfBaseException as error:
         reason = f"{error.full_key or 'config'}: {first_line(error)}"
@@ -131,6 +132,22 @@ def _merge_all(sources: Sequence[Source]) -> Config:
     return typing.cast(Config, OmegaConf.to_object(merged))
 
 
+def _reject_two_lengths(sources: Sequence[Source]) -> None:
+    """A later file's length of the training replaces an earlier one's; one place gives only one."""
+    given: dict[str, dict[str, Any]] = {}
+    for source in sources:
+        trainer = source.tree.get("trainer")
+        lengths = given.setdefault(source.label, {})
+        lengths |= trainer if isinstance(trainer, dict) else {}
+        epochs, steps = lengths.get("epochs"), lengths.get("max_steps")
+        if epochs is not None and steps is not None:
+            place = source.place("trainer.max_steps") or source.label
+            raise ConfigError(
+                f"{place}: trainer.max_steps = {steps}: given beside trainer.epochs = {epochs}; "
+                "give one of them"
+            )
+
+
 def _out_of_range(part: Any, own_norms: bool, prefix: str = "") -> Iterator[str]:
     """What is wrong with values of a section; names of norms are left out where a module of the
     user's has others."""
@@ -151,6 +168,9 @@ def _merge(config: DictConfig, source: Source) -> DictConfig:
     norm = source.tree.get("norm") or {}
     if norm.get("name", config.norm.name) != config.norm.name:
         config.norm.options = {}  # options belong to the norm that they were given for
+    for length, other in (("epochs", "max_steps"), ("max_steps", "epochs")):
+        if (source.tree.get("trainer") or {}).get(length) is not None:
+            config.trainer[other] = None
     try:
         return typing.cast(DictConfig, OmegaConf.merge(config, source.tree))
     except OmegaConfBaseException as error:

@@ -202,7 +202,9 @@ class EvaluationConfig:
 class TrainerConfig:
     """The loop (Lightning's Trainer)."""
 
-    epochs: int = setting(300, more_than=0)
+    # the length of the training; of these two, the one that is given last replaces the other
+    epochs: int | None = setting(300, more_than=0)
+    max_steps: int | None = setting(None, more_than=0)  # optimizer steps
     batch_size_total: int = setting(128, more_than=0)  # images per optimizer step, all devices
     # largest batch in memory; the rest is accumulated
     batch_size_device: int | None = setting(None, more_than=0)

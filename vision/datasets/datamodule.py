@@ -38,6 +38,7 @@ class ImageDataModule(pl.LightningDataModule):
     number of `split_batch`. Training batches depend on seed and progress only: not on
     `num_workers`, on the number of devices, or on whether the run was interrupted.
 
+    `max_steps`: optimizer steps after which the training ends; None: no epoch is cut short.
     `batch_multiple`: micro-batches have a multiple of this many images (2 for mixup).
     `eval_batch_size` None: that of training, per device. `class_names`: the classes of a trained
     model, in its order; None takes those of the train split.
@@ -50,6 +51,7 @@ class ImageDataModule(pl.LightningDataModule):
         seed: int,
         batch_size_total: int,
         batch_size_device: int | None = None,
+        max_steps: int | None = None,
         eval_batch_size: int | None = None,
         batch_multiple: int = 1,
         class_names: list[str] | None = None,
@@ -64,6 +66,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.seed = seed
         self.batch_size_total = batch_size_total
         self.batch_size_device = batch_size_device
+        self.max_steps = max_steps
         self.eval_batch_size = eval_batch_size
         self.batch_multiple = batch_multiple
         self._class_names = class_names
@@ -151,6 +154,7 @@ class ImageDataModule(pl.LightningDataModule):
             rank=rank,
             world_size=world_size,
             accumulate=self._split(world_size)[1],
+            max_steps=self.max_steps,
             shard_sizes=dataset.reader.shard_sizes,
         )
         if dataset.reader.shard_sizes is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from vision.config.schema import TrainerConfig
 from vision.datasets.reader import Item, Reader
 from vision.seeding import generator_for
 
@@ -52,6 +54,7 @@ class GlobalBatchSampler(Sampler[list[Draw]]):
     rank: int = 0
     world_size: int = 1
     accumulate: int = 1
+    max_steps: int | None = None  # of the whole run: the epoch that reaches them ends there
     shard_sizes: Sequence[int] | None = None  # set: draw nearly in the order of these shards
 
     def __post_init__(self) -> None:
@@ -64,11 +67,15 @@ class GlobalBatchSampler(Sampler[list[Draw]]):
         self.steps = steps_per_epoch(self.length, self.batch_size_total)
 
     def __len__(self) -> int:
-        """Micro-batches per epoch and rank."""
-        return self.steps * self.accumulate
+        """Micro-batches per rank of the epoch that `batches_done` falls into."""
+        full = self.steps * self.accumulate
+        if self.max_steps is None:
+            return full
+        left = self.max_steps * self.accumulate - self.batches_done() // full * full
+        return min(left, full) if left > 0 else full
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        epoch, offset = divmod(self.batches_done(), len(self))
+        epoch, offset = divmod(self.batches_done(), self.steps * self.accumulate)
         generator = generator_for(self.seed, "order", epoch)
         if self.shard_sizes is None:
             order = torch.randperm(self.length, generator=generator)  # [length]
@@ -165,6 +172,14 @@ def steps_per_epoch(length: int, batch_size_total: int) -> int:
             f"images, less than one batch; set trainer.batch_size_total to {length} or less"
         )
     return length // batch_size_total
+
+
+def training_length(trainer: TrainerConfig, steps_per_epoch: int) -> tuple[int, int]:
+    """Optimizer steps of the whole training, and epochs; the last one may be cut short."""
+    if trainer.max_steps is not None:
+        return trainer.max_steps, math.ceil(trainer.max_steps / steps_per_epoch)
+    assert trainer.epochs is not None, "check_trainer comes first"
+    return trainer.epochs * steps_per_epoch, trainer.epochs
 
 
 def split_batch(

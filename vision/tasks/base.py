@@ -17,6 +17,7 @@ from torchmetrics import MeanMetric, Metric, SumMetric
 from vision.config import Config
 from vision.config.schema import ModelConfig
 from vision.datasets.dataset import Batch
+from vision.datasets.sampler import training_length
 from vision.norms import Conversion, Norm
 from vision.tasks.finite import nonfinite_module, nonfinite_tensor
 from vision.tasks.optimizer import create_optimizer, create_schedule
@@ -55,6 +56,7 @@ class VisionTask(pl.LightningModule):
         self._norms = [module for module in self.model.modules() if isinstance(module, Norm)]
         self.class_names = class_names
         self.steps_per_epoch = steps_per_epoch
+        self.steps, self.epochs = training_length(config.trainer, steps_per_epoch)
         self.ema: ModelEmaV3 | None = None
         if config.ema.decay is not None:
             self.ema = ModelEmaV3(
@@ -124,6 +126,16 @@ class VisionTask(pl.LightningModule):
             metrics.reset()  # type: ignore[operator]
         return values
 
+    def describe_length(self) -> str:
+        """How many epochs the steps of the training are, and whether the warm-up ends in it."""
+        rest = self.steps - (self.epochs - 1) * self.steps_per_epoch
+        cut = f", the last cut to {rest:,}" if rest < self.steps_per_epoch else ""
+        text = f"{self.steps:,} steps: {self.epochs} epochs of {self.steps_per_epoch:,}{cut}"
+        warmup = self.config.optim.warmup_epochs * self.steps_per_epoch
+        if warmup < self.steps:
+            return text
+        return f"{text}; all of it warm-up ({self.config.optim.warmup_epochs:g} epochs)"
+
     def configure_model(self) -> None:
         """Shard the weights and their average over the ranks, if the strategy asks for it."""
         if self.device_mesh is not None:
@@ -138,7 +150,7 @@ class VisionTask(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Tell the norms how far the run is; a resumed run tells them the same."""
-        progress = self.global_step / (self.config.trainer.epochs * self.steps_per_epoch)
+        progress = self.global_step / self.steps
         for norm in self._norms:
             norm.follow(progress)
 
@@ -220,8 +232,7 @@ class VisionTask(pl.LightningModule):
         """timm's optimizer, and its schedule, which advances with every update."""
         config = self.config
         optimizer = create_optimizer(self.model, config.optim, config.trainer.batch_size_total)
-        epochs = config.trainer.epochs
-        schedule = create_schedule(optimizer, config.optim, epochs, self.steps_per_epoch)
+        schedule = create_schedule(optimizer, config.optim, self.steps, self.steps_per_epoch)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},

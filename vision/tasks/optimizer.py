@@ -93,18 +93,19 @@ def create_optimizer(
 
 
 def create_schedule(
-    optimizer: torch.optim.Optimizer, config: OptimConfig, epochs: int, updates_per_epoch: int
+    optimizer: torch.optim.Optimizer, config: OptimConfig, steps: int, steps_per_epoch: int
 ) -> Scheduler:
-    """Linear warm-up, then cosine (or constant) over the remaining epochs, per optimizer step."""
+    """Linear warm-up, then cosine (or constant) over the rest of `steps`, per optimizer step."""
+    warmup = config.warmup_epochs * steps_per_epoch
     scheduler, _ = create_scheduler_v2(
         optimizer,
         sched=config.sched,
-        num_epochs=epochs - config.warmup_epochs,  # type: ignore[arg-type] # may be a fraction
-        warmup_epochs=config.warmup_epochs,  # type: ignore[arg-type]
+        num_epochs=max(steps - warmup, 1),  # type: ignore[arg-type] # may be a fraction
+        warmup_epochs=warmup,  # type: ignore[arg-type]
         warmup_lr=config.warmup_lr,
         warmup_prefix=True,
         min_lr=config.min_lr,
         step_on_epochs=False,
-        updates_per_epoch=updates_per_epoch,
+        updates_per_epoch=1,
     )
     return scheduler

@@ -10,7 +10,11 @@ from vision.config.schema import Config, TrainerConfig
 def check_trainer(config: Config) -> None:
     """Raise ValueError for settings of the trainer that something else does not go with."""
     trainer = config.trainer
-    if config.optim.warmup_epochs >= trainer.epochs:
+    if trainer.epochs is None and trainer.max_steps is None:
+        raise ValueError(
+            "trainer.epochs = null: expected a number, or trainer.max_steps=STEPS in its place"
+        )
+    if trainer.epochs is not None and config.optim.warmup_epochs >= trainer.epochs:
         raise ValueError(
             f"optim.warmup_epochs = {config.optim.warmup_epochs}: no shorter than the training "
             f"(trainer.epochs = {trainer.epochs})"

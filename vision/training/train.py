@@ -155,6 +155,7 @@ def open_data(config: Config) -> tuple[ImageDataModule, int]:
         seed=config.seed,
         batch_size_total=options.batch_size_total,
         batch_size_device=options.batch_size_device,
+        max_steps=options.max_steps,
         batch_multiple=multiple,
     )
     data.setup("fit")
@@ -172,6 +173,8 @@ def _announce(
     _say(f"model   {config.model.name}, {count_parameters(task.model):,} parameters")
     _say(f"norm    {config.norm.name}: {task.conversion}")
     options, parts = config.trainer, trainer.accumulate_grad_batches
+    if options.max_steps is not None:
+        _say(f"length  {task.describe_length()}")
     statistics = describe_statistics(task.model, options.batch_size_total, parts)
     if statistics is not None:
         _say(f"        {statistics}")

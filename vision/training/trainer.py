@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 
 from vision.config import Config
@@ -14,6 +14,8 @@ from vision.registry import CALLBACKS
 from vision.tasks.base import VisionTask
 from vision.training.callbacks.checkpoint import LastCheckpoint, WholeCheckpointIO
 from vision.training.callbacks.diagnostics import NormDiagnostics
+from vision.training.callbacks.last_epoch import ShortLastEpoch
+from vision.training.callbacks.lightning_private import ProgressBar
 from vision.training.callbacks.progress import DataWait, EpochLine, Throughput
 from vision.training.callbacks.seeding import StepSeeding
 from vision.training.strategies import launched_by, make_strategy
@@ -44,6 +46,7 @@ def make_trainer(
         StepSeeding(config.seed),
         Throughput(options.log_every_n_steps),
         DataWait(options.log_every_n_steps),
+        ShortLastEpoch(),
         EpochLine((*task.shown, "train/images_per_sec", "data/skipped")),
         *extra,
         *_task_callbacks(config, folder),
@@ -56,7 +59,7 @@ def make_trainer(
         ),
     ]
     if options.progress_bar:
-        callbacks.append(RichProgressBar())
+        callbacks.append(ProgressBar())
     return pl.Trainer(
         default_root_dir=folder,
         accelerator=options.accelerator,
@@ -64,7 +67,7 @@ def make_trainer(
         num_nodes=options.num_nodes,
         strategy=make_strategy(options),
         precision=resolve_precision(options.precision),  # type: ignore[arg-type]
-        max_epochs=options.epochs,
+        max_epochs=task.epochs,
         accumulate_grad_batches=accumulate,
         gradient_clip_val=config.optim.clip_grad,
         check_val_every_n_epoch=options.val_every_n_epochs,

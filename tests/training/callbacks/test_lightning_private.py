@@ -8,7 +8,7 @@ from pytorch_lightning.loggers import Logger
 from torch import nn
 from torch.utils.data import DataLoader
 
-from vision.training.callbacks.lightning_private import count_batches_as, log_step
+from vision.training.callbacks.lightning_private import ProgressBar, count_batches_as, log_step
 
 
 class Rows(Logger):
@@ -61,14 +61,15 @@ class Early(pl.Callback):
         self.checkpoint = checkpoint
 
 
-def test_private_interfaces_of_lightning_are_as_they_were(tmp_path) -> None:
+def test_private_interfaces_of_lightning_are_as_they_were(tmp_path, capsys) -> None:
     rows = Rows()
     early = Early(rows.rows)
     pl.Trainer(
-        default_root_dir=tmp_path, max_epochs=1, accelerator="cpu", logger=rows, callbacks=[early],
-        log_every_n_steps=1, enable_checkpointing=False, enable_progress_bar=False,
+        default_root_dir=tmp_path, max_epochs=1, accelerator="cpu", logger=rows,
+        callbacks=[early, ProgressBar()], log_every_n_steps=1, enable_checkpointing=False,
         enable_model_summary=False,
     ).fit(Step(), DataLoader(torch.ones(3, 1)))  # fmt: skip
+    assert "Epoch 1/1" in capsys.readouterr().out
     count_batches_as(early.checkpoint, 3)
     counts = early.checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
     expected = {"ready": 6, "started": 6, "processed": 6, "completed": 5}

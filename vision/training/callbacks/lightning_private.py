@@ -8,6 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import RichProgressBar
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's bar, with epochs counted from 1."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"Epoch {current_epoch + 1}/{self.trainer.max_epochs} "
 
 
 def log_step(trainer: pl.Trainer) -> None:
@@ -16,6 +24,12 @@ def log_step(trainer: pl.Trainer) -> None:
     `Trainer.logged_metrics` would not do: it also holds the last values of earlier epochs.
     """
     trainer._logger_connector.update_train_step_metrics()
+
+
+def count_on(trainer: pl.Trainer, batches: int) -> None:
+    """Make the epoch that starts one of `batches` batches; Lightning counted the first epoch's."""
+    trainer.fit_loop.max_batches = batches
+    trainer.val_check_batch = batches
 
 
 def count_batches_as(checkpoint: dict[str, Any], accumulate: int) -> None:

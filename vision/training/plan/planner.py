@@ -13,7 +13,7 @@ from typing import Any
 
 from vision.config import Config
 from vision.config.schema import DataConfig
-from vision.datasets.sampler import split_batch, steps_per_epoch
+from vision.datasets.sampler import split_batch, steps_per_epoch, training_length
 from vision.training.plan.hardware import ring_bandwidth, value
 from vision.training.plan.step_cost import StepCost, count_step
 
@@ -102,6 +102,7 @@ class Planner:
         self.config = config
         self.images, classes = training_set(config.data, images)
         self.steps_per_epoch = steps_per_epoch(self.images, config.trainer.batch_size_total)
+        self.length = training_length(config.trainer, self.steps_per_epoch)  # steps, epochs
         # (precision, images) -> StepCost
         self.count = functools.cache(functools.partial(count_step, config, classes))
 
@@ -144,7 +145,7 @@ class Planner:
             sent=sent,
             communication=communication,
             flops=(cost.forward_flops + cost.backward_flops) * layout.accumulate,
-            steps=self.steps_per_epoch * self.config.trainer.epochs,
+            steps=self.length[0],
         )
 
     def variants(self, devices: int) -> dict[str, TrainingPlan]:

@@ -47,8 +47,9 @@ def plan_text(planner: Planner, devices: Iterable[int], shown: int) -> str:
     config, layout, per_epoch = planner.config, planner.layout(shown), planner.steps_per_epoch
     cost = planner.count(layout.precision, layout.images)
     forward, backward = (f / 1e9 / layout.images for f in (cost.forward_flops, cost.backward_flops))
-    total, epochs = config.trainer.batch_size_total, config.trainer.epochs
+    total, (steps, epochs) = config.trainer.batch_size_total, planner.length
     like = " (taken for ImageNet-1k)" if planner.images == IMAGENET[0] else ""
+    about = " =" if steps == per_epoch * epochs else ", the last one cut short ="
     rows, refused = [], []
     for count in devices:
         try:
@@ -61,7 +62,7 @@ def plan_text(planner: Planner, devices: Iterable[int], shown: int) -> str:
         f"{value('traffic_autocast'):g} bytes of memory traffic per byte kept for the backward "
         f"({value('traffic'):g} without autocast)",
         f"data    {config.data.name}{like}: {planner.images:,} images, {per_epoch:,} steps of "
-        f"{total:,} x {epochs} epochs = {per_epoch * epochs:,} steps",
+        f"{total:,} x {epochs} epochs{about} {steps:,} steps",
         f"model   {config.model.name}, {cost.parameters:,} parameters, {cost.trainable:,} of them "
         f"trained; norm {config.norm.name}",
         f"work    {forward:.2f} GFLOP forward and {backward:.2f} backward per image, "
