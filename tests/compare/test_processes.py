@@ -33,8 +33,8 @@ jobs = {n: Job([sys.executable, "-c", sys.argv[2], str(home / n)], home / f"{n}.
 try:
     with sigterm_raises():
         run_jobs(jobs, 2, os.environ, lambda name: None, lambda name, ended: None)
-except (Terminated, KeyboardInterrupt):
-    print("stopped", sorted(path.name for path in home.glob("*.saved")))
+except (Terminated, KeyboardInterrupt) as error:
+    print(type(error).__name__, sorted(path.name for path in home.glob("*.saved")))
 """
 
 
@@ -63,7 +63,8 @@ def test_a_signal_stops_what_runs_waits_until_it_saved_and_starts_nothing(
     process = start(tmp_path, "a", "b", "c")
     os.killpg(process.pid, kind)  # as a terminal does it: to the whole group
     out, err = process.communicate(timeout=20)
-    assert out == "stopped ['a.saved', 'b.saved']\n"
+    names = {signal.SIGTERM: "Terminated", signal.SIGINT: "KeyboardInterrupt"}
+    assert out == f"{names[kind]} ['a.saved', 'b.saved']\n"
     assert "stops 2 runs" in err
     assert not (tmp_path / "c").exists()
 
@@ -75,7 +76,7 @@ def test_a_second_signal_kills_what_does_not_stop(tmp_path: Path) -> None:
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=20)
-    assert out == "stopped ['a.saved']\n"
+    assert out == "Killed ['a.saved']\n"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the signal of a dead parent is Linux's")

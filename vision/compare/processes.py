@@ -21,6 +21,10 @@ class Terminated(BaseException):
     """SIGTERM came; like KeyboardInterrupt, no error that anybody handles on the way."""
 
 
+class Killed(KeyboardInterrupt):
+    """A second signal killed the jobs before they had saved."""
+
+
 @dataclass(frozen=True)
 class Job:
     """A command whose output is appended to `log`."""
@@ -71,9 +75,9 @@ def run_jobs(
     """Run `jobs`, `at_once` of them beside each other, started in their order.
 
     Whatever ends this function early, SIGTERM and Ctrl-C among them, first stops the jobs: each
-    gets SIGTERM and is waited for, a second Ctrl-C or SIGTERM kills them. They are out of reach of
-    a terminal's Ctrl-C, and get SIGTERM too where this process is killed. `lock`: a descriptor that
-    they inherit and so keep a lock on until they end.
+    gets SIGTERM and is waited for; a second Ctrl-C or SIGTERM kills them and raises `Killed`. They
+    are out of reach of a terminal's Ctrl-C, and get SIGTERM too where this process is killed.
+    `lock`: a descriptor that they inherit and so keep a lock on until they end.
     """
     waiting = dict(jobs)
     running: dict[str, _Running] = {}
@@ -131,7 +135,7 @@ def _stop(processes: Sequence[subprocess.Popen]) -> None:
             process.terminate()
         for process in alive:
             process.wait()
-    except BaseException:
+    except (Terminated, KeyboardInterrupt):
         for process in alive:
             process.kill()
-        raise
+        raise Killed from None

@@ -14,7 +14,7 @@ from rich.table import Table
 from vision.compare.changed import check_unchanged, put_aside_changed
 from vision.compare.grid import Cell, CompareConfig, compare_directory, make_cells
 from vision.compare.plan import plan_comparison
-from vision.compare.processes import Terminated, sigterm_raises
+from vision.compare.processes import Killed, Terminated, sigterm_raises
 from vision.compare.report.collect import read_comparison
 from vision.compare.report.page import write_report
 from vision.compare.report.tables import make_rows, to_markdown
@@ -37,7 +37,7 @@ def run_comparison(
 
     `rerun`: runs that differ from the grid are put aside and done again, else they are refused.
     Raises ConfigError for whatever the person asking can fix. SIGTERM and Ctrl-C end it as they do
-    a training, when the runs have saved: SystemExit with code 75, and KeyboardInterrupt.
+    a training, when the runs have saved: SystemExit with code 75; KeyboardInterrupt after another.
     """
     if jobs < 1:
         raise ConfigError(f"--jobs {jobs}: expected at least 1")
@@ -92,7 +92,7 @@ def _run(config: CompareConfig, cells: dict[str, list[Cell]], jobs: int, held: i
         except (Terminated, KeyboardInterrupt) as error:
             print(f"stopped with {bar.tasks[job].completed:.0f} of {count} cells done; the same "
                   "command goes on from there", flush=True)  # fmt: skip
-            if isinstance(error, KeyboardInterrupt):
+            if isinstance(error, Killed):
                 raise
             sys.exit(REQUEUE)
     comparison = read_comparison(compare_directory(config))
