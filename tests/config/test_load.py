@@ -68,6 +68,11 @@ def test_splits_follow_the_seed_with_an_overlay() -> None:
     assert load_config(files[:1], ["seed=5"]).config.data.split_seed is None
 
 
+def test_a_list_and_keys_within_options_are_not_merged() -> None:
+    message = error_of([], ["norm.options={a: [1]}", "norm.options.a.b=1"])
+    assert "'a': {'b': 1}" in message and "has a list" in message
+
+
 def test_user_norm_module_is_found_beside_the_config_that_names_it(tmp_path: Path) -> None:
     module = write(tmp_path / "my_norms.py", "")
     file = write(tmp_path / "a.yaml", "norm: {module: my_norms.py}\n")
@@ -95,6 +100,8 @@ def test_user_norm_module_is_found_beside_the_config_that_names_it(tmp_path: Pat
         ("trainer: {strategy: fsdpp}", ["trainer.strategy = 'fsdpp': expected auto, ddp"]),
         ("model: 3", ["model = 3", "expected a section"]),
         ("norm: {options: 3}", ["norm.options = 3", "keys and values"]),
+        ("norm: {options: [3]}", ["a.yaml:1: norm.options = [3]", "keys and values"]),
+        ("optim: {betas: {a: 1}}", ["a.yaml:1: optim.betas = {'a': 1}", "list of numbers"]),
         ("seed: 1\nseed: 2", ["a.yaml", "stands twice"]),
         ("seed: [1", ["a.yaml", "not valid YAML"]),
         ("- 1", ["a.yaml", "expected keys and values"]),

@@ -172,9 +172,15 @@ def _merge(config: DictConfig, source: Source) -> DictConfig:
         if (source.tree.get("trainer") or {}).get(length) is not None:
             config.trainer[other] = None
     try:
-        return typing.cast(DictConfig, OmegaConf.merge(config, source.tree))
+        config.merge_with(source.tree)
+        return config
     except OmegaConfBaseException as error:
         key = re.sub(r"\[\d+\]", "", error.full_key or "")
+        if not key:  # within what has no type, as norm.options
+            raise ConfigError(
+                f"{source.label}: {source.tree}: keys and values where an earlier source has a "
+                "list, or a list where it has these; leave one out"
+            ) from None
         place = source.place(key) or source.label
         value = _value(source.tree, key)
         raise ConfigError(f"{place}: {key} = {value!r}: {_expected(key, value)}") from None
@@ -190,6 +196,7 @@ def _reject_unknown(source: Source, tree: dict[str, Any], cls: type, prefix: str
                 f"{nearest(name, hints)}"
             )
         if not dataclasses.is_dataclass(hints[name]):
+            _reject_other_container(source, key, value, hints[name])
             continue
         if not isinstance(value, dict):
             keys = ", ".join(typing.get_type_hints(hints[name]))
@@ -197,6 +204,14 @@ def _reject_unknown(source: Source, tree: dict[str, Any], cls: type, prefix: str
                 f"{source.place(key)}: {key} = {value!r}: expected a section with keys {keys}"
             )
         _reject_unknown(source, value, hints[name], f"{key}.")
+
+
+def _reject_other_container(source: Source, key: str, value: object, kind: Any) -> None:
+    """Keys and values for a list, or a list for them: omegaconf would not say which key."""
+    expected = {typing.get_origin(part) or part for part in (kind, *typing.get_args(kind))}
+    if isinstance(value, (dict, list)) and expected & {dict, list} and type(value) not in expected:
+        place = source.place(key) or source.label
+        raise ConfigError(f"{place}: {key} = {value!r}: {_expected(key, value)}")
 
 
 def _value(tree: Any, key: str) -> Any:
