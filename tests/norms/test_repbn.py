@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
-from vision.norms import create_norm
+from vision.norms import convert_norms, create_norm
 
 X = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(0))
 
@@ -15,6 +16,18 @@ def test_training_goes_from_layernorm_to_what_evaluation_does():
         norm.follow(progress)
         assert float(norm.diagnose(X)["lambda"]) == pytest.approx(mix)
     assert torch.allclose(norm(X), create_norm("batchnorm", 6)(X) + X, atol=1e-6)
+
+
+def test_at_the_start_a_layernorm_that_it_replaces_goes_on_as_it_was():
+    model = nn.Sequential(nn.LayerNorm(6, eps=1e-5))
+    nn.init.normal_(model[0].weight), nn.init.normal_(model[0].bias)
+    before = model(X)
+    convert_norms(model, "repbn")
+    torch.testing.assert_close(model.train()(X), before)
+    model[0].follow(1.0)  # and what evaluation uses has learned it too
+    plain = create_norm("repbn", 6)
+    plain.follow(1.0)
+    torch.testing.assert_close(model(X) - X, (plain(X) - X) * model[0].weight + model[0].bias)
 
 
 def test_all_parameters_have_a_gradient_at_the_end():

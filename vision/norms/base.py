@@ -30,10 +30,13 @@ class Norm(nn.Module):
         running: Statistics run over the batch, of all processes; buffers keep averages of them,
             in float32 at least, which evaluation uses.
         needs_grid: The norm asks where tokens stand and reads it from `layout`.
-        exact_gradient: The backward pass computes the derivative; some norms approximate it.
+        exact_gradient: The backward pass computes the derivative; some norms approximate it, with
+            averages of past gradients.
         contains_activation: The norm takes the place of a norm and an activation next to it.
         scale_name: Its parameter that multiplies the output per channel; need not exist.
         shift_name: Its parameter that is added to the output per channel; need not exist.
+        branches: Prefixes of the scale and shift that other branches of the norm have; they take
+            over an old norm's too.
         layout: Places of the model's tokens, set by `convert_norms`; None where there is no grid.
 
     Args:
@@ -53,6 +56,7 @@ class Norm(nn.Module):
     contains_activation: ClassVar[bool] = False
     scale_name: ClassVar[str] = "weight"
     shift_name: ClassVar[str] = "bias"
+    branches: ClassVar[tuple[str, ...]] = ()
     layout: TokenLayout | None = None
 
     def __init__(self, dim: int, *, affine: bool = True, channels_first: bool = False) -> None:

@@ -34,14 +34,14 @@ def restore_norms(model: nn.Module) -> None:
             setattr(model.get_submodule(parent_name), attribute, _replaced[module])
 
 
-def scale_of(norm: nn.Module) -> Tensor | None:
+def scale_of(norm: nn.Module, branch: str = "") -> Tensor | None:
     """The parameter that its output is multiplied by: `weight`, or as the class says."""
-    return _parameter(norm, getattr(norm, "scale_name", "weight"))
+    return _parameter(norm, branch + getattr(norm, "scale_name", "weight"))
 
 
-def shift_of(norm: nn.Module) -> Tensor | None:
+def shift_of(norm: nn.Module, branch: str = "") -> Tensor | None:
     """The parameter that is added to its output: `bias`, or as the class says."""
-    return _parameter(norm, getattr(norm, "shift_name", "bias"))
+    return _parameter(norm, branch + getattr(norm, "shift_name", "bias"))
 
 
 def _parameter(norm: nn.Module, name: str) -> Tensor | None:
@@ -54,7 +54,7 @@ def take_over(old: nn.Module, new: nn.Module) -> tuple[str, ...]:
     """Multiply the new norm's scale by the old one's, and add the old shift to its shift.
 
     So a norm whose scale starts at 1 has the old one's, and an untrained norm (scale 1, shift 0)
-    changes nothing, however the new one starts.
+    changes nothing, however the new one starts. So do the scales and shifts of its other branches.
 
     Returns:
         Which of "scale" and "shift" the new norm has no place for, although the old one's says
@@ -62,12 +62,14 @@ def take_over(old: nn.Module, new: nn.Module) -> tuple[str, ...]:
     """
     lost = []
     for role, of, idle in (("scale", scale_of, 1.0), ("shift", shift_of, 0.0)):
-        learned, own = of(old), of(new)
+        learned = of(old)
         if learned is None or learned.is_meta:
             continue
-        if own is not None and own.shape == learned.shape:
+        found = [of(new, branch) for branch in ("", *getattr(new, "branches", ()))]
+        fitting = [own for own in found if own is not None and own.shape == learned.shape]
+        for own in fitting:
             values = learned.to(own)
             own.copy_(own * values if role == "scale" else own + values)
-        elif (learned != idle).any():
+        if not fitting and (learned != idle).any():
             lost.append(role)
     return tuple(lost)

@@ -21,7 +21,7 @@ class RepBN(BatchNorm):
     BN is `BatchNorm` and LN is LayerNorm, each with its own weight and bias; η is a learned scalar.
     λ falls linearly from 1 to 0 over the training run, as `follow` tells; where nobody calls it, λ
     stays at 1, so that training sees LayerNorm alone while evaluation does not. Evaluation before
-    λ reaches 0 therefore says little.
+    λ reaches 0 therefore says little. Both take over what an old norm learned.
 
     Args:
         dim: Number of channels.
@@ -36,6 +36,8 @@ class RepBN(BatchNorm):
     Raises:
         ValueError: an option is out of its range.
     """
+
+    branches = ("layernorm_",)  # training starts with it, so with what a LayerNorm had learned
 
     def __init__(
         self,
