@@ -55,6 +55,10 @@ def check(config: Config) -> None:
         (["optim.betas=[0.9]"], ["optim.betas = [0.9]", "2 numbers"]),
         (["optim.warmup_epochs=9", "trainer.epochs=9"], ["optim.warmup_epochs = 9", "= 9)"]),
         (["name=../../escape"], ["name = ", "letters, digits"]),
+        (
+            ["norm.name=powernorm", "trainer.precision=16-mixed"],
+            ["trainer.precision = 16-mixed", "PowerNorm averages gradients", "use bf16-mixed"],
+        ),
         (["model.name=resnet18"], ["model.patch_size = 4", "resnet18 takes no", "set it to null"]),
     ],
 )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from vision.config import Config
 from vision.errors import nearest
-from vision.norms import list_norms, load_norm_module
+from vision.norms import Norm, list_norms, load_norm_module
 from vision.registry import TASKS
 from vision.tasks.base import VisionTask
 from vision.tasks.optimizer import create_optimizer
@@ -32,3 +33,15 @@ def check_build(config: Config) -> None:
     with torch.device("meta"):
         model, _ = task.create_model(config, config.data.num_classes or _CLASSES)
         create_optimizer(model, config.optim, config.trainer.batch_size_total)
+    _check_loss_scaling(model, config.trainer.precision)
+
+
+def _check_loss_scaling(model: nn.Module, precision: str) -> None:
+    """Averages of gradients would be of gradients times a factor that changes, or infinite."""
+    norms = (module for module in model.modules() if isinstance(module, Norm))
+    averaging = sorted({type(norm).__name__ for norm in norms if not norm.exact_gradient})
+    if precision == "16-mixed" and averaging:
+        raise ValueError(
+            f"trainer.precision = 16-mixed: {', '.join(averaging)} averages gradients over steps, "
+            "and 16-mixed scales them by a factor that changes; use bf16-mixed or 32-true"
+        )
