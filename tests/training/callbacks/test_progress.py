@@ -1,4 +1,4 @@
-"""Percentage of time spent waiting for data, as metrics.csv has it."""
+"""Percentage of time spent waiting for data, as metrics.csv has it, and the line per epoch."""
 
 import time
 from pathlib import Path
@@ -7,11 +7,11 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from vision.datasets.dataset import ResumableLoader
 from vision.training.callbacks.metrics_csv import MetricsCSV, read_metrics
-from vision.training.callbacks.progress import DataWait
+from vision.training.callbacks.progress import DataWait, EpochLine
 
 
 class Slow(Dataset):
@@ -67,3 +67,32 @@ def test_it_is_the_percentage_of_time_between_logged_steps(
     assert len(percent) == 10
     # both sleep longer on a busy machine, but neither can be none of the time nor all of it
     assert all(1 < value < 99 for value in percent)
+
+
+class Validated(Step):
+    """Has a figure that is the same after every validation."""
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        loss = self.layer(batch).mean()
+        self.log("train/loss", loss.detach(), on_step=True, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
+        self.log("val/top1", torch.tensor(50.0))
+        self.log("val/best", torch.tensor(50.0), reduce_fx="max")
+
+
+def test_the_line_of_an_epoch_without_validation_repeats_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=5, check_val_every_n_epoch=2, logger=False,
+        callbacks=[EpochLine(["train/loss", "val/top1", "val/best"])], num_sanity_val_steps=0,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    images = DataLoader([torch.ones(1)] * 2)
+    trainer.fit(Validated(), images, images)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    assert len(lines) == 5 and all("train/loss" in line for line in lines)
+    shown = [("val/top1 50" in line, "val/best 50" in line) for line in lines]
+    assert shown == [(False, False), (True, True), (False, False), (True, True), (False, False)]

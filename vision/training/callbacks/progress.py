@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
+from torch import Tensor
 
 
 class Throughput(pl.Callback):
@@ -78,17 +79,24 @@ class DataWait(pl.Callback):
 class EpochLine(pl.Callback):
     """Prints one line per epoch, which stays when the progress bar is gone.
 
-    `shown`: names of the metrics in it; those that were not logged are left out.
+    `shown`: names of the metrics in it; those that were not logged in the epoch are left out, such
+    as those of validation where an epoch has none.
     """
 
     def __init__(self, shown: Sequence[str]) -> None:
         self.shown = shown
+        self._before: dict[str, Tensor] = {}
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note what earlier epochs logged: Lightning keeps the last value of every metric."""
+        self._before = dict(trainer.callback_metrics)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the epoch's metrics, on rank 0."""
         if not trainer.is_global_zero:
             return
-        values = trainer.callback_metrics
+        # a metric that is logged again is another tensor, if of the same value
+        values = {k: v for k, v in trainer.callback_metrics.items() if v is not self._before.get(k)}
         metrics = "  ".join(
             f"{key} {float(values[key]):.4g}" for key in self.shown if key in values
         )
