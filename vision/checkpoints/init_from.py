@@ -43,6 +43,7 @@ def initialize_from(
     strict: bool = True,
     norm: str | None = None,
     blocks: ModelConfig | None = None,
+    content: dict[str, Any] | None = None,
 ) -> LoadReport:
     """Load the weights of `source` (a run, a timm file, an MAE run or a published MAE) in `model`.
 
@@ -51,13 +52,14 @@ def initialize_from(
     Position and patch embeddings of a ViT are interpolated to the model's grid. `norm` is the
     model's `norm.name`, compared with the name that a run records; so are norm_placement and
     residual of `blocks`, as tensors of the same names mean something else in other blocks. A file
-    that is no run counts as timm's blocks.
+    that is no run counts as timm's blocks. `content` is what `read_checkpoint` gave for `source`,
+    where that was read already; it is left as it is.
 
     Raises FileNotFoundError; ValueError if the file holds no encoder, lacks a tensor, has another
     shape for one, or was trained with another norm.
     """
     file = find_checkpoint(source)
-    content = read_checkpoint(file)
+    content = read_checkpoint(file) if content is None else content
     if blocks is not None:
         _check_blocks(source, content, blocks)
     own, state = model.state_dict(), state_dict_of(content)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from typing import Any
 
 from torch import nn
 
@@ -37,27 +38,31 @@ def initialize(task: VisionTask, data: ImageDataModule) -> str:
     """
     config = task.config
     source, how = str(config.model.init_from), config.model.init_from_norms
-    report = initialize_from(task.model, source, how == "refuse", config.norm.name, config.model)
+    content = read_checkpoint(find_checkpoint(source))
+    report = initialize_from(
+        task.model, source, how == "refuse", config.norm.name, config.model, content
+    )
     if not report.fresh_norms:
         idle = "" if how == "refuse" else f"\nnorms   {how}: the file has the model's norm"
         return f"{report}{idle}"
     if how == "fresh":
         return str(report)
     with preserved():
-        original = _original(task, source, len(data.class_names))
+        original = _original(task, source, content, len(data.class_names))
     lines = [str(dataclasses.replace(report, fresh_norms=0)), _carry_over(original, task.model)]
     if how == "calibrate":
         lines.append(_calibrate(task, data))
     return "\n".join(lines)
 
 
-def _original(task: VisionTask, source: str, num_classes: int) -> nn.Module:
+def _original(
+    task: VisionTask, source: str, content: dict[str, Any], num_classes: int
+) -> nn.Module:
     """The model with the norms and weights of the file: those that a run records, or timm's own."""
-    file = find_checkpoint(source)
-    record = read_checkpoint(file).get("vision")
+    record = content.get("vision")
     norm, mae = NormConfig(), MaeConfig()
     if record is not None:
-        given = load_config([], (), [Source(str(file), record["config"], {})]).config
+        given = load_config([], (), [Source(source, record["config"], {})]).config
         norm, mae = given.norm, given.mae
         if norm.module is not None:
             load_norm_module(norm.module)
@@ -71,7 +76,7 @@ def _original(task: VisionTask, source: str, num_classes: int) -> nn.Module:
     if record is None:
         restore_norms(model)
     try:
-        initialize_from(model, source)
+        initialize_from(model, source, content=content)
     except ValueError as error:
         expected = "those that it records" if record is not None else "those of timm's model"
         raise ValueError(
