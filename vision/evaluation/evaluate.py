@@ -44,14 +44,7 @@ def evaluate(
     Raises:
         ValueError: The data has other classes than the model, or no readable image.
     """
-    config, names = classifier.config.data, classifier.class_names
-    data = ImageDataModule(config, seed=0, batch_size_total=batch_size, class_names=names or None)
-    if names and data.num_classes != len(names):
-        raise ValueError(
-            f"data.name = {config.name}: has {data.num_classes} classes, the model {len(names)}"
-        )
-    names = names or data.class_names
-    check_classes(config, names)
+    data, names = _open_data(classifier, batch_size)
     device = choose_device()
     model = classifier.model.to(device)
     metrics = ClassificationMetrics(len(names)).to(device)
@@ -76,7 +69,7 @@ def evaluate(
         calibration.update(logits.float().softmax(1), targets)
         images += len(targets)
     if images == 0:
-        raise ValueError(f"data.root = {config.root}: no image could be read")
+        raise ValueError(f"data.root = {classifier.config.data.root}: no image could be read")
     counts = confusion.compute().cpu().tolist()
     return {
         "images": images,
@@ -89,6 +82,19 @@ def evaluate(
         "confusion": counts,
         "class_names": names,
     }
+
+
+def _open_data(classifier: Classifier, batch_size: int) -> tuple[ImageDataModule, list[str]]:
+    """The data, and its classes, which are the model's. Raises ValueError if they are not."""
+    config, names = classifier.config.data, classifier.class_names
+    data = ImageDataModule(config, seed=0, batch_size_total=batch_size, class_names=names or None)
+    if names and data.num_classes != len(names):
+        raise ValueError(
+            f"data.name = {config.name}: has {data.num_classes} classes, the model {len(names)}"
+        )
+    names = names or data.class_names
+    check_classes(config, names)
+    return data, names
 
 
 def corruption_accuracies(
