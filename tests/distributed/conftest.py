@@ -118,17 +118,31 @@ def world(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory)
     server.close()
 
 
+Once = Callable[[str, Callable[[Path], None]], Path]
+
+
 @pytest.fixture(scope="session")
-def runs(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of all runs in RUNS and RESUMED, trained once by all of pytest's processes."""
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """The folder of a name, filled by a function, once for all of pytest's processes."""
     base = tmp_path_factory.getbasetemp()
-    output = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "worlds"
-    with FileLock(f"{output}.lock"):
-        if not (output / "done").exists():
-            output.mkdir()
-            train_all(world, output)
-            (output / "done").touch()
-    return output
+    home = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder(name: str, fill: Callable[[Path], None]) -> Path:
+        output = home / name
+        with FileLock(f"{output}.lock"):
+            if not (output / "done").exists():
+                output.mkdir(exist_ok=True)  # where filling it failed before
+                fill(output)
+                (output / "done").touch()
+        return output
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def runs(world: World, once: Once) -> Path:
+    """The folder of all runs in RUNS and RESUMED."""
+    return once("worlds", lambda output: train_all(world, output))
 
 
 def train_all(world: World, output: Path) -> None:

@@ -1,52 +1,70 @@
-"""Every norm there is resumes bit-exactly after SIGKILL, and 1 and 2 processes agree."""
+"""Every norm there is resumes bit-exactly after SIGKILL, and 1 and 2 processes agree: with every
+norm, and with every way to build blocks."""
 
+import typing
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from vision.checkpoints.read import read_checkpoint
+from vision.config.schema import ModelConfig
 from vision.norms import list_norms
 
 pytestmark = pytest.mark.slow
 
+KINDS = typing.get_type_hints(ModelConfig)
+BLOCKS = {  # beside the usual ones, in which every norm is trained
+    choice: f"model.{key}={choice}"
+    for key, usual in (("norm_placement", "pre"), ("residual", "standard"))
+    for kind in (KINDS[key], *typing.get_args(KINDS[key]))
+    if typing.get_origin(kind) is typing.Literal
+    for choice in typing.get_args(kind)
+    if choice != usual
+}
 
-@pytest.fixture(scope="module", params=list_norms())
-def norm(request: pytest.FixtureRequest) -> str:
-    return request.param
+Make = Callable[[str, int, Path], list[str]]
 
 
 @pytest.fixture(scope="module")
-def make(norm: str, make_arguments, settings_of) -> Callable[[str, int, Path], list[str]]:
-    """Arguments of a run, named, in some processes, below a folder."""
+def make(make_arguments, settings_of) -> Make:
+    """Arguments of the run of a norm, or of a way to build blocks, in some processes."""
 
     def arguments(name: str, processes: int, output: Path) -> list[str]:
+        settings = [BLOCKS[name], "norm.name=rmsnorm"] if name in BLOCKS else settings_of(name)
         strategy = ["trainer.strategy=ddp"] if processes > 1 else []
-        return make_arguments(name, "norm", processes, settings_of(norm) + strategy, output)
+        return make_arguments(name, "norm", processes, settings + strategy, output)
 
     return arguments
 
 
 @pytest.fixture(scope="module")
-def whole(make, world, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run in one process that nothing interrupted."""
-    output = tmp_path_factory.mktemp("whole")
-    world(1, [make("run", 1, output)])
-    return output / "run"
+def whole(make: Make, world, once) -> Path:
+    """The folder of all runs in one process, named as the norm, that nothing interrupted."""
+    names = [*list_norms(), *BLOCKS]
+    return once("every_1", lambda output: world(1, [make(name, 1, output) for name in names]))
 
 
+@pytest.fixture(scope="module")
+def halved(make: Make, world, once) -> Path:
+    """The folder of the same runs in two processes, started once for all of them."""
+    names = [*list_norms(), *BLOCKS]
+    return once("every_2", lambda output: world(2, [make(name, 2, output) for name in names]))
+
+
+@pytest.mark.parametrize("name", [*list_norms(), *BLOCKS])
 def test_one_and_two_processes_agree(
-    make, world, whole: Path, assert_same_state, tmp_path: Path
+    halved: Path, whole: Path, assert_same_state, name: str
 ) -> None:
-    world(2, [make("run", 2, tmp_path)])
-    several = read_checkpoint(tmp_path / "run" / "last.ckpt")
-    assert_same_state(several, read_checkpoint(whole / "last.ckpt"))
+    found, expected = (read_checkpoint(runs / name / "last.ckpt") for runs in (halved, whole))
+    assert_same_state(found, expected)
 
 
+@pytest.mark.parametrize("norm", list_norms())
 def test_resume_after_sigkill_is_bit_exact(
-    make, forked, kill, whole: Path, assert_same_training, tmp_path: Path
+    make: Make, forked, kill, whole: Path, assert_same_training, tmp_path: Path, norm: str
 ) -> None:
-    killed = [*make("run", 1, tmp_path), "trainer.checkpoint_every_n_steps=3", "--resume"]
+    killed = [*make(norm, 1, tmp_path), "trainer.checkpoint_every_n_steps=3", "--resume"]
     kill(killed, saves=3)
     forked("tools/train.py", *killed)
-    assert_same_training(whole, tmp_path / "run")
+    assert_same_training(whole / norm, tmp_path / norm)
