@@ -212,12 +212,11 @@ def coarseness(dtype: torch.dtype) -> float:
     return torch.finfo(dtype).eps
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_compiles_as_one_graph(case, close, backend):
+def test_compiles_as_one_graph(case, close):
     torch.compiler.reset()
     norm = case.make()
     # a backward pass that changes buffers cannot be part of a graph
-    compiled = torch.compile(norm, backend=backend, fullgraph=type(norm).exact_gradient)
+    compiled = torch.compile(norm, backend="aot_eager", fullgraph=type(norm).exact_gradient)
     x, g = randn(4, DIM, dtype=torch.float32), upstream(4, DIM, dtype=torch.float32)
     before = state(norm)
     y, dx, grads = run(compiled, x, g)
