@@ -1,10 +1,13 @@
 """Loading configurations: merging, provenance, and errors a person can act on."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
+import yaml
 
 from vision.config import load_config, save_config
+from vision.config.load import to_yaml
 from vision.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -93,7 +96,7 @@ def test_user_norm_module_is_found_beside_the_config_that_names_it(tmp_path: Pat
         ("optim: {lr: .nan}", ["a.yaml:1: optim.lr = nan: expected more than 0"]),
         ("data:\n  std: [0.5, 0, 0.5]", ["a.yaml:2: data.std = [0.5, 0.0, 0.5]", "more than 0"]),
         ("mix: {prob: 1.5}", ["a.yaml:1: mix.prob = 1.5: expected a number from 0 to 1"]),
-        ("optim: {betas: [0.9]}", ["optim.betas = [0.9]: expected 2 numbers"]),
+        ("data: {augment: {scale: [1]}}", ["data.augment.scale = [1.0]: expected 2 numbers"]),
         ("norm: {name: seednrm}", ["norm.name = 'seednrm': no such norm", "mean 'seednorm'"]),
         ("task: clasify", ["a.yaml:1: task = 'clasify': no such task", "mean 'classify'"]),
         ("evaluation: {metrics: [fid, fdi]}", ["evaluation.metrics = ['fid', 'fdi']", "'fid'"]),
@@ -188,3 +191,41 @@ def test_the_length_that_is_given_last_replaces_the_other(tmp_path: Path) -> Non
     steps.write_text("trainer: {epochs: 2, max_steps: 9}\n")
     with pytest.raises(ConfigError, match=r"steps.yaml:1: trainer.max_steps = 9"):
         length()
+
+
+def test_of_two_keys_for_the_learning_rate_the_later_counts(tmp_path: Path) -> None:
+    base = write(tmp_path / "base.yaml", "optim: {base_lr: 0.01}\n")
+    file = write(tmp_path / "a.yaml", f"base: {base}\noptim: {{lr: 0.5}}\n")
+    for overrides, expected in (
+        ([], (0.5, None)),
+        (["optim.base_lr=1e-3", "optim.lr=0.9"], (0.9, None)),
+        (["optim.lr=0.9", "optim.base_lr=1e-3"], (None, 1e-3)),
+        (["optim.base_lr=1e-3", "optim.base_lr=null"], (1e-3, None)),  # the default again
+    ):
+        optim = load_config([file], overrides).config.optim
+        assert (optim.lr, optim.base_lr) == expected
+    both = write(tmp_path / "both.yaml", "optim:\n  lr: 0.5\n  base_lr: 0.1\n")
+    message = error_of([both], [])
+    assert message.startswith(f"{both}:2: optim.lr = 0.5: base_lr = 0.1") and "remove" in message
+
+
+@pytest.mark.parametrize(
+    ("opt", "kept"),
+    [
+        ("adamw", {"betas": [0.9, 0.999], "eps": 1e-8, "momentum": None}),
+        ("lion", {"betas": [0.9, 0.999], "eps": None, "momentum": None}),
+        ("adan", {"betas": None, "eps": None, "momentum": 0.9}),
+    ],
+)
+def test_records_of_older_runs_keep_what_reached_their_optimizer(
+    tmp_path: Path, opt: str, kept: dict
+) -> None:
+    record = dataclasses.asdict(load_config([], [f"optim.opt={opt}"]).config)
+    record["optim"] |= {"lr": 1e-3, "base_lr": 0.02}
+    record["optim"] |= {"betas": [0.9, 0.999], "eps": 1e-8, "momentum": 0.9}
+    file = write(tmp_path / "config.yaml", yaml.safe_dump(record))
+    optim = load_config([file]).config.optim
+    assert (optim.lr, optim.base_lr) == (None, 0.02)
+    assert {key: getattr(optim, key) for key in kept} == kept
+    again = write(tmp_path / "again.yaml", to_yaml(load_config([file]).config))
+    assert load_config([again]).config == load_config([file]).config

@@ -72,7 +72,7 @@ def test_schedule_is_linear_then_cosine_per_step() -> None:
 
 
 def test_base_learning_rate_is_scaled_by_the_batch_and_lr_is_not() -> None:
-    scaled = create_optimizer(vit("layernorm"), OptimConfig(lr=1.0, base_lr=1.5e-4), 4096)
+    scaled = create_optimizer(vit("layernorm"), OptimConfig(lr=None, base_lr=1.5e-4), 4096)
     plain = create_optimizer(vit("layernorm"), OptimConfig(lr=1e-3), 4096)
     assert scaled.param_groups[0]["lr"] == pytest.approx(2.4e-3)
     assert plain.param_groups[0]["lr"] == 1e-3
@@ -91,3 +91,24 @@ def test_optimizers_are_timms_by_name(opt: str) -> None:
 def test_unknown_optimizer_names_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"optim\.opt = 'adamww'.*did you mean 'adamw'"):
         create_optimizer(vit("layernorm"), OptimConfig(opt="adamww"), 256)
+
+
+@pytest.mark.parametrize(
+    ("opt", "given"),
+    [
+        ("adan", {"betas": (0.5, 0.6, 0.7)}),
+        ("laprop", {"betas": (0.5, 0.6), "eps": 1e-3}),
+        ("muon", {"momentum": 0.5, "eps": 1e-3}),
+        ("rmsprop", {"momentum": 0.5, "eps": 1e-3}),
+    ],
+)
+def test_what_the_optimizer_takes_reaches_it(opt: str, given: dict) -> None:
+    optimizer = create_optimizer(vit("layernorm"), OptimConfig(opt=opt, **given), 256)
+    for group in optimizer.param_groups:
+        assert {key: group[key] for key in given} == given
+
+
+def test_what_is_not_given_is_timms_default() -> None:
+    for opt, betas, eps in (("adamw", (0.9, 0.999), 1e-8), ("laprop", (0.9, 0.999), 1e-15)):
+        group = create_optimizer(vit("layernorm"), OptimConfig(opt=opt), 256).param_groups[0]
+        assert (tuple(group["betas"]), group["eps"]) == (betas, eps)

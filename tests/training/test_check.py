@@ -52,7 +52,7 @@ def check(config: Config) -> None:
         (["optim.lr=.nan"], ["optim.lr = nan"]),
         (["model.drop_path_rate=1"], ["model.drop_path_rate = 1", "less than 1"]),
         (["data.crop_pct=0"], ["data.crop_pct = 0"]),
-        (["optim.betas=[0.9]"], ["optim.betas = [0.9]", "2 numbers"]),
+        (["optim.betas=[0.9, 1]"], ["optim.betas = [0.9, 1.0]", "less than 1"]),
         (["optim.warmup_epochs=9", "trainer.epochs=9"], ["optim.warmup_epochs = 9", "= 9)"]),
         (["name=../../escape"], ["name = ", "letters, digits"]),
         (

@@ -19,8 +19,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from vision.config.older import todays
 from vision.config.read import Source, read_files, read_override, reject_resolvers
-from vision.config.schema import Config
+from vision.config.schema import Config, OptimConfig
 from vision.config.setting import fault
 from vision.errors import ConfigError, first_line, nearest
 from vision.files import written
@@ -71,7 +72,7 @@ def load_config(
     """
     first = [*start, *read_files(files[:1])]
     later = [*read_files(files[1:]), *(read_override(text) for text in overrides)]
-    loaded = LoadedConfig(Config(), tuple(_renamed(source) for source in (*first, *later)))
+    loaded = LoadedConfig(Config(), tuple(todays(source) for source in (*first, *later)))
     try:
         _reject_two_lengths(loaded.sources)
         config = _merge_all(loaded.sources)
@@ -109,16 +110,6 @@ def leaf_keys(cls: type, prefix: str = "") -> Iterator[str]:
         yield prefix + name
         if dataclasses.is_dataclass(kind):
             yield from leaf_keys(typing.cast(type, kind), f"{prefix}{name}.")
-
-
-def _renamed(source: Source) -> Source:
-    """`source` with today's names for settings that records of older runs call otherwise."""
-    model = source.tree.get("model")
-    if not isinstance(model, dict) or not isinstance(model.get("init_from_strict"), bool):
-        return source
-    renamed = {"init_from_norms": "refuse" if model["init_from_strict"] else "fresh"}
-    model = renamed | {k: v for k, v in model.items() if k != "init_from_strict"}
-    return dataclasses.replace(source, tree={**source.tree, "model": model})
 
 
 def _merge_all(sources: Sequence[Source]) -> Config:
@@ -171,6 +162,7 @@ def _merge(config: DictConfig, source: Source) -> DictConfig:
     for length, other in (("epochs", "max_steps"), ("max_steps", "epochs")):
         if (source.tree.get("trainer") or {}).get(length) is not None:
             config.trainer[other] = None
+    _drop_other_rate(config, source)
     try:
         config.merge_with(source.tree)
         return config
@@ -184,6 +176,21 @@ def _merge(config: DictConfig, source: Source) -> DictConfig:
         place = source.place(key) or source.label
         value = _value(source.tree, key)
         raise ConfigError(f"{place}: {key} = {value!r}: {_expected(key, value)}") from None
+
+
+def _drop_other_rate(config: DictConfig, source: Source) -> None:
+    """Of `optim.lr` and `optim.base_lr`, two keys for one quantity, keep the one given later."""
+    optim = source.tree.get("optim") or {}
+    given = [key for key in ("lr", "base_lr") if optim.get(key) is not None]
+    if len(given) == 2:
+        raise ConfigError(
+            f"{source.place('optim.lr')}: optim.lr = {optim['lr']!r}: base_lr = "
+            f"{optim['base_lr']!r} is given beside it, for the same learning rate; remove one"
+        )
+    if given:
+        setattr(config.optim, "base_lr" if given == ["lr"] else "lr", None)
+    elif "base_lr" in optim and config.optim.lr is None:
+        config.optim.lr = OptimConfig().lr
 
 
 def _reject_unknown(source: Source, tree: dict[str, Any], cls: type, prefix: str) -> None:
@@ -226,11 +233,13 @@ def _expected(key: str, value: object) -> str:
     for section in sections:
         owner = typing.get_type_hints(owner).get(section, owner)
     kind = typing.get_type_hints(owner).get(name)
+    if type(None) in typing.get_args(kind):
+        kind = next(arg for arg in typing.get_args(kind) if arg is not type(None))
     for part in (kind, *typing.get_args(kind)):
         if typing.get_origin(part) is typing.Literal:
             return nearest(value, [str(choice).lower() for choice in typing.get_args(part)])
     words = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
-    parts = [arg for arg in typing.get_args(kind) if arg is not type(None)] or [kind]
+    parts = list(typing.get_args(kind)) or [kind]
     described = words.get(parts[0], str(parts[0]))
     if typing.get_origin(kind) is list:
         described = "a list of numbers" if parts == [float] else "a list of keys and values"

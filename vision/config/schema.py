@@ -108,12 +108,14 @@ class OptimConfig:
     """Optimizer and learning-rate schedule (timm.optim, timm.scheduler)."""
 
     opt: str = "adamw"  # a name from timm.optim.list_optimizers()
-    lr: float = setting(1e-3, more_than=0)  # peak, for the batch size given; not scaled
+    # peak, for the batch size given; not scaled. Of lr and base_lr the one given later counts
+    lr: float | None = setting(1e-3, more_than=0)
     # given instead of lr: lr = base_lr x batch_size_total / 256
     base_lr: float | None = setting(None, more_than=0)
-    betas: list[float] = setting([0.9, 0.999], length=2)
-    eps: float = setting(1e-8, more_than=0)
-    momentum: float = 0.9  # optimizers that have one (SGD, LARS)
+    # of the optimizer, which must have them; null: timm's default for it
+    betas: list[float] | None = setting(None, at_least=0, less_than=1)
+    eps: float | None = setting(None, more_than=0)
+    momentum: float | None = setting(None, at_least=0, less_than=1)
     # of weights, and of what a norm declares (SeeDNorm: alpha, beta)
     weight_decay: float = setting(0.05, at_least=0)
     # learning rate x this per layer towards the input

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from timm.optim import (
     create_optimizer_v2,
+    get_optimizer_info,
     list_optimizers,
     param_groups_layer_decay,
     param_groups_weight_decay,
@@ -16,7 +17,7 @@ from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
 from vision.config.schema import OptimConfig
-from vision.errors import nearest
+from vision.errors import first_line, nearest
 from vision.norms import decayed_parameters, norm_parameters
 
 
@@ -52,7 +53,11 @@ def parameter_groups(
 
 def peak_lr(config: OptimConfig, batch_size_total: int) -> float:
     """`lr`, or `base_lr` scaled linearly by the images per optimizer step (1706.02677)."""
-    return config.lr if config.base_lr is None else config.base_lr * batch_size_total / 256
+    if config.base_lr is not None:
+        return config.base_lr * batch_size_total / 256
+    if config.lr is None:
+        raise ValueError("optim.lr = None: expected a learning rate, here or in optim.base_lr")
+    return config.lr
 
 
 def create_optimizer(
@@ -60,19 +65,16 @@ def create_optimizer(
 ) -> torch.optim.Optimizer:
     """timm's optimizer `config.opt`.
 
-    Raises ValueError for a name that timm does not know, or settings that it cannot be made with.
+    Raises ValueError for a name that timm does not know, settings that it does not take, or an
+    optimizer that cannot be made here or not train in this loop.
     """
     known = [str(entry) for entry in list_optimizers()]
     if config.opt not in known:
         raise ValueError(
             f"optim.opt = {config.opt!r}: timm has no such optimizer; {nearest(config.opt, known)}"
         )
+    options = _options(config)
     groups = parameter_groups(model, config.weight_decay, config.layer_decay)
-    options: dict[str, Any] = {"momentum": config.momentum}
-    if "adam" in config.opt or "lion" in config.opt or "lamb" in config.opt:
-        options = {"betas": tuple(config.betas), "eps": config.eps}
-        if "lion" in config.opt:
-            del options["eps"]
     if "lars" in config.opt:
         # timm's LARS adapts the step only for decayed weights, but linear probes use no decay
         groups = [
@@ -80,16 +82,44 @@ def create_optimizer(
             for group in groups
             for p in group["params"]
         ]
+    lr = peak_lr(config, batch_size_total)
     try:
         return create_optimizer_v2(
-            groups,
-            opt=config.opt,
-            lr=peak_lr(config, batch_size_total),
-            weight_decay=config.weight_decay,
-            **options,
+            groups, opt=config.opt, lr=lr, weight_decay=config.weight_decay, **options
         )
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"optim.opt = {config.opt!r}: cannot be made: {error}") from error
+    except Exception as error:  # of a package that is missing or wants another device
+        raise ValueError(
+            f"optim.opt = {config.opt!r}: cannot be made here ({first_line(error)}); take "
+            "another, such as adamw"
+        ) from error
+
+
+def _options(config: OptimConfig) -> dict[str, Any]:
+    """What is given of `betas`, `eps` and `momentum`, by timm's table of what optimizers take.
+
+    Raises ValueError, naming the key, for what `config.opt` does not take.
+    """
+    info = get_optimizer_info(config.opt)
+    if info.second_order:
+        raise ValueError(
+            f"optim.opt = {config.opt!r}: needs second derivatives, which are not computed here; "
+            "take another, such as adamw"
+        )
+    takes = {"betas": info.has_betas, "eps": info.has_eps, "momentum": info.has_momentum}
+    given = {key: value for key in takes if (value := getattr(config, key)) is not None}
+    for key, value in given.items():
+        if not takes[key]:
+            names = ", ".join(name for name, taken in takes.items() if taken)
+            raise ValueError(
+                f"optim.{key} = {value!r}: {config.opt} takes no {key}, but {names}; set it to null"
+            )
+    if "betas" in given:
+        if len(given["betas"]) != info.num_betas:
+            raise ValueError(
+                f"optim.betas = {config.betas!r}: {config.opt} takes {info.num_betas} numbers"
+            )
+        given["betas"] = tuple(given["betas"])
+    return given
 
 
 def create_schedule(
