@@ -29,6 +29,8 @@ class ClassifyTask(VisionTask):
     curves: ClassVar = {"loss": "cross-entropy (nats)", "top1": "top-1 accuracy (%)"}
     measures: ClassVar = ("top1", "top5", "loss")  # top5: of more than five classes
 
+    predicted: Tensor  # [B] classes of the last batch evaluated, by the trained weights
+
     def __init__(self, config: Config, class_names: list[str], steps_per_epoch: int) -> None:
         check_classes(config.data, class_names)
         super().__init__(config, class_names, steps_per_epoch)
@@ -76,5 +78,9 @@ class ClassifyTask(VisionTask):
         return self.criterion(self(images), targets)
 
     def evaluate_batch(self, batch: Batch) -> None:
-        for model, metrics in zip(self.evaluated_models().values(), self.metrics, strict=True):
-            metrics.update(model(batch.images), batch.targets)  # type: ignore[operator]
+        models = self.evaluated_models().values()
+        for i, (model, metrics) in enumerate(zip(models, self.metrics, strict=True)):
+            logits = model(batch.images)
+            metrics.update(logits, batch.targets)  # type: ignore[operator]
+            if i == 0:
+                self.predicted = logits.argmax(1)

@@ -6,6 +6,7 @@ metrics.csv        one row per logged step;  tensorboard/  the same for TensorBo
 last.ckpt          everything for an exact resume;  previous.ckpt  the one before it
 best.ckpt          weights of the best validation
 diagnostics.csv    what the norms do, where trainer.diagnostics_every_n_steps is set
+test_predictions.npz  of a classifier: class and prediction of each test image
 curves.png         loss and accuracy;  summary.json  final metrics, written at the very end
 """
 
