@@ -2,11 +2,12 @@
 """Train every norm on every task with every seed, then write the report.
 
   python tools/compare.py configs/compare/digits.yaml
-  python tools/compare.py configs/compare/digits.yaml --dry-run
+  python tools/compare.py configs/compare/digits_tuned.yaml --dry-run
   python tools/compare.py configs/compare/digits.yaml seeds=[0] name=quick --jobs 2
   python tools/compare.py configs/compare/digits.yaml --sbatch=--gres=gpu:1 --sbatch=--time=04:00:00
 
-Each cell is a run of tools/train.py in OUTPUT_DIR/NAME/TASK/NORM_seedSEED. A second call leaves
+Each cell is a run of tools/train.py in OUTPUT_DIR/NAME/TASK/LABEL_seedSEED; where the grid has
+`tune`, trials come before, LABEL_trialHASH_seedSEED, and the best are trained. A second call leaves
 finished and diverged cells alone, resumes interrupted ones and tries failed ones again; runs whose
 settings are no longer those of the grid are refused. SIGTERM and Ctrl-C stop the runs when they
 have saved.
@@ -33,7 +34,7 @@ def main() -> None:
         "--jobs", type=int, default=1, metavar="N", help="runs at a time; default 1"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="measure a few steps of each, print, stop"
+        "--dry-run", action="store_true", help="count the cells, measure a few steps of each, stop"
     )
     parser.add_argument(
         "--plan", action="store_true", help="GPU hours, computed without data or GPU; stop"

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from vision.compare.grid import CompareConfig, load_compare, make_cells, save_compare
+from vision.compare.grid import load_compare, make_cells, save_compare
+from vision.compare.schema import CompareConfig
+from vision.compare.tuning import edges
 from vision.config import load_config
 from vision.config.load import split_arguments
 from vision.errors import ConfigError
@@ -67,6 +69,91 @@ def test_the_sweep_of_alpha_changes_nothing_else() -> None:
     assert options == [{"alpha_init": a, "num_heads": 16} for a in (0.1, 0.5, 1.0, 2.0)]
 
 
+def test_a_variant_is_a_row_with_files_options_and_overrides_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "dyt.yaml").write_text("norm: {name: dyt, options: {alpha_init: 0.3}}")
+    variants = """
+variants:
+  heads_1: {norm: seednorm, options: {num_heads: 1}}
+  heads_8: {norm: seednorm, options: {num_heads: 8}, overrides: [optim.lr=1e-3]}
+  published: {configs: [../dyt.yaml], overrides: [norm.options.alpha_init=0.7]}
+  derf: {overrides: [optim.lr=2e-3]}
+"""
+    config = load(tmp_path, GRID.replace("tasks:", variants + "tasks:"), "output_dir=out")
+    cells = {cell.norm: cell for cell in make_cells(config)["base"] if cell.seed == 3}
+    assert list(cells) == ["layernorm", "seednorm", "heads_1", "heads_8", "published", "derf"]
+    assert cells["heads_8"].folder == Path("out/grid/base/heads_8_seed3")
+    assert cells["heads_8"].arguments[2:] == (
+        "trainer.epochs=1", "norm.name=seednorm", "norm.options={num_heads: 8}", "optim.lr=1e-3",
+        "seed=3", "output_dir=out/grid/base", "name=heads_8_seed3",
+    )  # fmt: skip
+    own = [a for a in cells["published"].arguments if a not in config.tasks["base"].configs]
+    run = load_config(*split_arguments(own)).config
+    assert (run.norm.name, run.norm.options) == ("dyt", {"alpha_init": 0.7})
+    assert "norm.name=derf" in cells["derf"].arguments
+
+
+TUNED = (
+    GRID
+    + """
+tune: {space: {optim.lr: [1e-3, 2e-3], model: {drop_path_rate: [0, 0.1]}}, seeds: [7, 8]}
+"""
+)
+
+
+def test_every_variant_is_tried_with_the_same_settings_before_its_runs(tmp_path: Path) -> None:
+    cells = make_cells(load(tmp_path, TUNED, "output_dir=out"))
+    assert list(cells) == ["base_trials", "base", "tuned_trials", "tuned"]
+    tried = {
+        norm: [cell for cell in cells["tuned_trials"] if cell.norm == norm]
+        for norm in ("layernorm", "seednorm")
+    }
+    values = [[cell.trial.values for cell in column] for column in tried.values()]
+    assert values[0] == values[1] and len(set(values[0])) == 4 and len(values[0]) == 8
+    trial = tried["seednorm"][1]
+    assert trial.folder.name == f"seednorm_trial{trial.trial.name}_seed8"
+    assert trial.arguments[3:] == (
+        "optim.lr=0.001", "model.drop_path_rate=0", "seed=8", "output_dir=out/grid/tuned",
+        f"name={trial.folder.name}", "data.test_split=null",
+        "model.init_from=out/grid/base/seednorm_seed3",  # the first of the runs that count
+    )  # fmt: skip
+    counted = cells["tuned"][0]
+    assert counted.tuned == Path("out/grid/tuned/tuned/layernorm.yaml")
+    assert str(counted.tuned) in counted.arguments
+    assert str(counted.tuned) not in counted.from_scratch()  # nothing has won yet
+    wider = TUNED.replace("[1e-3, 2e-3]", "[5e-4, 1e-3, 2e-3]")
+    again = {
+        cell.folder for cell in make_cells(load(tmp_path, wider, "output_dir=out"))["base_trials"]
+    }
+    assert again > {cell.folder for cell in cells["base_trials"]}
+
+
+def test_a_task_may_be_tuned_alone_and_draws_are_seeded_and_shared(tmp_path: Path) -> None:
+    space = "{optim.lr: {low: 1e-4, high: 1e-2, log: true}, optim.weight_decay: [0, 0.1]}"
+    text = GRID.replace("base: {", f"base: {{tune: {{space: {space}, trials: 4}}, ")
+    text = text.replace(
+        "norms: {", "variants: {dyt: {tune: {norm.options.alpha_init: [1, 2]}}}\nnorms: {"
+    )
+    cells = make_cells(load(tmp_path, text))
+    assert list(cells) == ["base_trials", "base", "tuned"]
+    drawn = [dict(c.trial.values) for c in cells["base_trials"]]
+    assert [d["optim.lr"] for d in drawn[:4]] == [d["optim.lr"] for d in drawn[8:]]
+    # one in each quarter of the range, in any order
+    quarters = sorted(int(4 * math.log(d["optim.lr"] / 1e-4, 100)) for d in drawn[:4])
+    assert quarters == [0, 1, 2, 3]
+    assert sorted(d["optim.weight_decay"] for d in drawn[:4]) == [0, 0, 0.1, 0.1]
+    assert sorted(d["norm.options.alpha_init"] for d in drawn[8:]) == [1, 1, 2, 2]
+    assert make_cells(load(tmp_path, text)) == cells
+    other = make_cells(load(tmp_path, text.replace("trials: 4", "trials: 4, draw_seed: 1")))
+    assert other["base_trials"][0].folder != cells["base_trials"][0].folder
+
+
+def test_a_winner_at_the_end_of_what_was_tried_is_named() -> None:
+    tried = [{"lr": r, "on": f} for r in (1, 2, 4) for f in (True, False)]
+    assert edges({"lr": 2, "on": True}, tried) == []
+    assert edges({"lr": 4, "on": True}, tried) == ["lr = 4, the highest tried"]
+    assert edges({"lr": 1, "on": True}, tried) == ["lr = 1, the lowest tried"]
+
+
 def test_options_of_norms_reach_the_runs_unchanged(tmp_path: Path) -> None:
     options = "{eps: 1.0e-06, alpha_init: .inf, num_heads: 1, affine: false, backend: null}"
     config = load(tmp_path, GRID.replace("{num_heads: 16, alpha_init: 0.5}", options))
@@ -78,7 +165,7 @@ def test_options_of_norms_reach_the_runs_unchanged(tmp_path: Path) -> None:
 
 
 def test_a_saved_grid_is_read_back_unchanged(tmp_path: Path) -> None:
-    config = load(tmp_path, GRID)
+    config = load(tmp_path, TUNED)
     save_compare(config, tmp_path / "compare.yaml")
     assert load_compare(tmp_path / "compare.yaml") == config
 
@@ -91,7 +178,10 @@ def test_a_saved_grid_is_read_back_unchanged(tmp_path: Path) -> None:
         (GRID.replace("init_from: base", "init_from: bas"), "did you mean 'base'"),
         (GRID.replace("[3, 5]", "[]"), "seeds is empty"),
         (GRID.replace("[3, 5]", "[a]"), "seeds"),
-        ("norms: {layernorm: {}}\ntasks: [classify]\n", "expected mappings at norms, tasks"),
+        (
+            "norms: {layernorm: {}}\ntasks: [classify]\n",
+            "expected mappings at norms, variants, tasks",
+        ),
         (GRID.replace("configs: [../tune.yaml]", "configs: tune.yaml"), "tasks.tuned.configs"),
         (GRID.replace("tuned:", "tu/ned:"), "names a folder"),
         (GRID.replace("configs: [../tune.yaml]", "config: [x]"), "config"),
@@ -101,8 +191,36 @@ def test_a_saved_grid_is_read_back_unchanged(tmp_path: Path) -> None:
             "base.features_from = 'tuned': expected another",
         ),
         (GRID.replace("base: {", "base: {features_from: bas, "), "base.features_from = 'bas'"),
+        (GRID.replace("epochs=1]", "epochs=1, seed=4]"), "seed=4: each run has its own"),
+        (GRID.replace("base: {", "base: {margin: 0, "), "margin = 0"),
+        (GRID + "variants: {layernorm: {}}", "variants.layernorm: is in norms too"),
+        (GRID + "variants: {a/b: {}}", "variants.a/b: names folders"),
+        (GRID + "variants: {a_seed3: {norm: dyt}}", "do not end it in _seed"),
+        (GRID + "variants: [a]", "expected mappings at norms, variants"),
+        (TUNED.replace("[7, 8]", "[5, 8]"), "tune.seeds = .5, 8.: 5 is among seeds too"),
+        (TUNED.replace("trainer.epochs=1]", "optim.lr=1]"), "optim.lr: is set in tasks.base."),
+        (TUNED.replace("[1e-3, 2e-3]", "[1e-3, 1e-3]"), "expected a list of different values"),
+        (TUNED.replace("seeds: [7", "trials: 5, seeds: [7"), "layernorm has 4 combinations"),
+        (TUNED.replace("[1e-3, 2e-3]", "{low: 1, high: 2}"), "how many to draw of optim.lr"),
+        (
+            TUNED.replace("[1e-3, 2e-3]", "{low: 0, high: 2, log: true}"),
+            "expected low below high, and above 0",
+        ),
+        (
+            TUNED + "variants: {dyt: {tune: {norm.options.alpha_init: [1, 2]}}}",
+            "layernorm 4, seednorm 4, dyt 8.; set tune.trials",
+        ),
     ],
 )
 def test_an_impossible_grid_is_refused(tmp_path: Path, text: str, expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         load(tmp_path, text)
+
+
+def test_the_shipped_search_has_as_many_trials_for_every_variant() -> None:
+    cells = make_cells(load_compare(ROOT / "configs/compare/digits_tuned.yaml"))
+    tried = [cell.norm for cell in cells["classify_trials"]]
+    assert {label: tried.count(label) for label in tried} == dict.fromkeys(
+        ["layernorm", "rmsnorm", "dyt", "derf", "seednorm_1", "seednorm_16"], 5
+    )
+    assert len(cells["classify"]) == 30

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vision.compare.grid import Cell, CompareConfig, compare_directory, needed
+from vision.compare.grid import Cell, compare_directory
+from vision.compare.schema import CompareConfig
 from vision.config import Config, load_config
 from vision.config.load import split_arguments
 from vision.errors import ConfigError
@@ -37,11 +38,8 @@ def put_aside_changed(config: CompareConfig, cells: Mapping[str, Sequence[Cell]]
     """Move runs that differ from the grid, and those that began with what they learned, to
     `replaced/`; returns their new places."""
     changed = set(find_changed(cells))
-    for task, column in cells.items():  # a task comes after those that it needs
-        for source, key in needed(config.tasks[task]).items():
-            for cell in column:
-                if any(_uses(cell, other, config, key) for other in changed & set(cells[source])):
-                    changed.add(cell)
+    for column in cells.values():  # each stage comes after those that it needs
+        changed |= {cell for cell in column if any(_uses(cell, other) for other in changed)}
     root = compare_directory(config)
     target = root / "replaced" / time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime())
     moved = []
@@ -53,10 +51,9 @@ def put_aside_changed(config: CompareConfig, cells: Mapping[str, Sequence[Cell]]
     return moved
 
 
-def _uses(cell: Cell, other: Cell, config: CompareConfig, key: str) -> bool:
-    if key == "init_from":
-        return cell.folder.name == other.folder.name
-    return (other.norm, other.seed) == (config.baseline, config.seeds[0])
+def _uses(cell: Cell, other: Cell) -> bool:
+    used = (f"model.init_from={other.folder}", f"evaluation.extractor=run:{other.folder}")
+    return any(argument in cell.arguments for argument in used)
 
 
 def _difference(cell: Cell) -> str | None:

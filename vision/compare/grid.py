@@ -1,11 +1,10 @@
-"""A comparison: norms x tasks x seeds, each cell an ordinary run. Imports no torch."""
+"""A comparison: variants x tasks x seeds, each cell an ordinary run. Imports no torch."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import os
-import re
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,33 +15,12 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from vision.compare.check import check_compare
+from vision.compare.schema import CompareConfig, Variant, needed
+from vision.compare.tuning import Trial, make_trials
 from vision.config.read import read_files, read_override, reject_resolvers
-from vision.errors import ConfigError, first_line, nearest
+from vision.errors import ConfigError, first_line
 from vision.files import written
-
-
-@dataclass
-class TaskGrid:
-    """One task of the comparison, done with every norm and every seed."""
-
-    configs: list[str] = field(default_factory=list)  # relative to the file that names them
-    overrides: list[str] = field(default_factory=list)  # key=value
-    init_from: str | None = None  # another task here: start from its run of same norm and seed
-    features_from: str | None = None  # another task here; FD uses its baseline run's features
-    metric: str = "test/top1"  # what is compared, from summary.json
-    higher_is_better: bool = True
-
-
-@dataclass
-class CompareConfig:
-    """The grid. Its directory is `output_dir/name`; a cell's is TASK/NORM_seedSEED in it."""
-
-    name: str = "compare"
-    output_dir: str = "runs"
-    baseline: str = "layernorm"  # the norm that differences refer to
-    norms: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> options
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
-    tasks: dict[str, TaskGrid] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,17 +28,21 @@ class Cell:
     """One run of the grid; `arguments` are those of tools/train.py."""
 
     task: str
-    norm: str
+    norm: str  # the label of its variant
     seed: int
     folder: Path
     arguments: tuple[str, ...]
+    trial: Trial | None = field(default=None, compare=False)  # None: a run that counts
+    tuned: Path | None = None  # file among its arguments that is there when its trials are done
 
     def __str__(self) -> str:
         return f"{self.task}/{self.folder.name}"
 
     def from_scratch(self) -> list[str]:
-        """The arguments without the run that it starts from, which need not exist yet."""
+        """The arguments without what earlier runs leave, which need not exist yet."""
         arguments = [a for a in self.arguments if not a.startswith("model.init_from=")]
+        if self.tuned is not None and not self.tuned.is_file():
+            arguments.remove(str(self.tuned))
         return [*arguments, "model.init_from_norms=refuse"]
 
 
@@ -70,12 +52,8 @@ def load_compare(file: str | os.PathLike, overrides: Sequence[str] = ()) -> Comp
     merged.name = Path(file).stem
     for source in [*read_files([file]), *(read_override(text) for text in overrides)]:
         reject_resolvers(source.label, source.tree, "")
-        tasks = source.tree.get("tasks")
-        for task in tasks.values() if isinstance(tasks, dict) else ():
-            configs = task.get("configs") if isinstance(task, dict) else None
-            if isinstance(configs, list) and Path(source.label).is_file():
-                home = Path(source.label).parent
-                task["configs"] = [os.path.normpath(home / str(c)) for c in configs]
+        if Path(source.label).is_file():
+            _find_configs(source.tree, Path(source.label).parent)
         try:
             merged = OmegaConf.merge(merged, source.tree)
         except OmegaConfBaseException as error:
@@ -84,12 +62,24 @@ def load_compare(file: str | os.PathLike, overrides: Sequence[str] = ()) -> Comp
             raise ConfigError(f"{source.label}: a value is nested too deeply") from None
         except TypeError:  # OmegaConf's, without the key
             raise ConfigError(
-                f"{source.label}: expected mappings at norms, tasks and each of them, and lists at "
-                "seeds, configs and overrides; one is the other"
+                f"{source.label}: expected mappings at norms, variants, tasks and each of them, "
+                "and lists at seeds, configs and overrides; one is the other"
             ) from None
     config = typing.cast(CompareConfig, OmegaConf.to_object(merged))
-    _check(config, str(file))
+    try:
+        check_compare(config)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
     return config
+
+
+def _find_configs(tree: dict[str, Any], home: Path) -> None:
+    """Make the files that tasks and variants name, relative to `home`, ones that can be opened."""
+    for section in (tree.get("tasks"), tree.get("variants")):
+        for part in section.values() if isinstance(section, dict) else ():
+            configs = part.get("configs") if isinstance(part, dict) else None
+            if isinstance(configs, list):
+                part["configs"] = [os.path.normpath(home / str(c)) for c in configs]
 
 
 def save_compare(config: CompareConfig, path: Path) -> None:
@@ -106,11 +96,14 @@ def to_yaml(config: CompareConfig, root: Path | None = None) -> str:
         inside = root is not None and path.is_relative_to(root)
         return str(path.relative_to(root)) if inside else str(path)  # type: ignore[arg-type]
 
-    tasks = {
-        task: dataclasses.replace(grid, configs=[named(file) for file in grid.configs])
-        for task, grid in config.tasks.items()
+    parts: dict[str, Any] = {
+        section: {
+            label: dataclasses.replace(part, configs=[named(file) for file in part.configs])
+            for label, part in getattr(config, section).items()
+        }
+        for section in ("tasks", "variants")
     }
-    return OmegaConf.to_yaml(OmegaConf.structured(dataclasses.replace(config, tasks=tasks)))
+    return OmegaConf.to_yaml(OmegaConf.structured(dataclasses.replace(config, **parts)))
 
 
 def compare_directory(config: CompareConfig) -> Path:
@@ -119,68 +112,84 @@ def compare_directory(config: CompareConfig) -> Path:
 
 
 def make_cells(config: CompareConfig) -> dict[str, list[Cell]]:
-    """All cells by task; a task comes after those whose runs it uses."""
+    """All cells by stage, each after those whose runs it uses.
+
+    A stage is a task, or, before a task that is tuned, its trials, under TASK_trials.
+    """
     cells: dict[str, list[Cell]] = {}
     waiting = dict(config.tasks)
     while waiting:
         ready = next(t for t, grid in waiting.items() if not waiting.keys() & needed(grid).keys())
         del waiting[ready]
+        if config.tuning(ready) is not None:
+            cells[f"{ready}_trials"] = [
+                _cell(config, ready, label, trial.seed, trial)
+                for label in config.rows()
+                for trial in trials(config, ready, label)
+            ]
         cells[ready] = [
-            _cell(config, ready, norm, seed) for norm in config.norms for seed in config.seeds
+            _cell(config, ready, label, seed) for label in config.rows() for seed in config.seeds
         ]
     return cells
 
 
-def needed(grid: TaskGrid) -> dict[str, str]:
-    """The tasks whose runs `grid` uses, and the field that names each."""
-    return {
-        t: key for key in ("init_from", "features_from") if (t := getattr(grid, key)) is not None
-    }
+def trials(config: CompareConfig, task: str, label: str) -> list[Trial]:
+    """The trials of one variant in one task, each with every tuning seed."""
+    tuning = config.tuning(task)
+    return [] if tuning is None else make_trials(tuning, config.rows()[label].tune)
 
 
-def _cell(config: CompareConfig, task: str, norm: str, seed: int) -> Cell:
-    root, grid, name = compare_directory(config), config.tasks[task], f"{norm}_seed{seed}"
-    options = yaml.safe_dump(
-        config.norms[norm], default_flow_style=True, sort_keys=False, width=math.inf
-    ).strip()
+def tuned_file(root: Path, task: str, label: str) -> Path:
+    """Where the settings that won a variant's trials are written, as an overlay of its runs."""
+    return root / task / "tuned" / f"{label}.yaml"
+
+
+def _cell(
+    config: CompareConfig, task: str, label: str, seed: int, trial: Trial | None = None
+) -> Cell:
+    root, grid, variant = compare_directory(config), config.tasks[task], config.rows()[label]
+    name = f"{label}_seed{seed}" if trial is None else f"{label}_trial{trial.name}_seed{seed}"
+    tuned = None
+    if trial is None and config.tuning(task) is not None:
+        tuned = tuned_file(root, task, label)
     arguments = [
         *grid.configs,
+        *variant.configs,
+        *([str(tuned)] if tuned else []),
         *grid.overrides,
-        f"norm.name={norm}",
-        f"norm.options={options}",
+        *_norm(label, variant),
+        *variant.overrides,
+        *(trial.overrides() if trial else ()),
         f"seed={seed}",
         f"output_dir={root / task}",
         f"name={name}",
     ]
+    if trial is not None:
+        arguments.append("data.test_split=null")  # they are judged on the validation split
     if grid.init_from is not None:
-        arguments.append(f"model.init_from={root / grid.init_from / name}")
+        # trials start from one run for all: their seeds have none of their own
+        start = name if trial is None else f"{label}_seed{config.seeds[0]}"
+        arguments.append(f"model.init_from={root / grid.init_from / start}")
     if grid.features_from is not None:  # one for all cells, so that their distances compare
         extractor = root / grid.features_from / f"{config.baseline}_seed{config.seeds[0]}"
         arguments.append(f"evaluation.extractor=run:{extractor}")
-    return Cell(task, norm, seed, root / task / name, tuple(arguments))
+    return Cell(task, label, seed, root / task / name, tuple(arguments), trial, tuned)
 
 
-def _check(config: CompareConfig, file: str) -> None:
-    for key in ("norms", "seeds", "tasks"):
-        if not getattr(config, key):
-            raise ConfigError(f"{file}: {key} is empty; expected at least one")
-    if config.baseline not in config.norms:
-        raise ConfigError(
-            f"{file}: baseline = {config.baseline!r}: not among norms; "
-            f"{nearest(config.baseline, config.norms)}"
+def _norm(label: str, variant: Variant) -> list[str]:
+    """The overrides that name a variant's norm, unless its files do."""
+    arguments = []
+    if norm_name(label, variant) is not None:
+        arguments.append(f"norm.name={norm_name(label, variant)}")
+    if arguments or variant.options:
+        options = yaml.safe_dump(
+            variant.options, default_flow_style=True, sort_keys=False, width=math.inf
         )
-    for name, grid in config.tasks.items():
-        if not re.fullmatch(r"[A-Za-z_]\w*", name):
-            raise ConfigError(f"{file}: tasks.{name}: names a folder; use letters, digits, _")
-        _check_needed(config, [name], grid, file)
+        arguments.append(f"norm.options={options.strip()}")
+    return arguments
 
 
-def _check_needed(config: CompareConfig, chain: list[str], grid: TaskGrid, file: str) -> None:
-    for start, key in needed(grid).items():
-        if start not in config.tasks or start in chain:
-            others = [t for t in config.tasks if t not in chain]
-            raise ConfigError(
-                f"{file}: tasks.{chain[-1]}.{key} = {start!r}: expected another task here "
-                f"that does not lead back; {nearest(start, others)}"
-            )
-        _check_needed(config, [*chain, start], config.tasks[start], file)
+def norm_name(label: str, variant: Variant) -> str | None:
+    """What the grid calls a variant's norm; None where its files name it."""
+    named = any(source.place("norm.name") for source in read_files(variant.configs))
+    return variant.norm or (None if named else label)

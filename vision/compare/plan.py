@@ -21,7 +21,7 @@ def plan_comparison(cells: Mapping[str, Sequence[Cell]]) -> str:
     Each on the GPUs of its config, or on 8 where that has one. Raises ConfigError, naming the cell.
     """
     rows, total = [], 0.0
-    for column in cells.values():
+    for stage, column in cells.items():
         for norm in dict.fromkeys(cell.norm for cell in column):
             members = [cell for cell in column if cell.norm == norm]
             plan = _plan(members[0])
@@ -30,7 +30,7 @@ def plan_comparison(cells: Mapping[str, Sequence[Cell]]) -> str:
             devices = plan.layout.devices
             rows.append(
                 [
-                    f"{members[0].folder.parent.name}, {norm}", str(len(members)), str(devices),
+                    f"{stage}, {norm}", str(len(members)), str(devices),
                     f"{plan.memory / 1e9:.1f}{' (too much)' * (plan.memory > value('memory'))}",
                     f"{plan.gpu_hours / devices:,.1f}", f"{plan.gpu_hours:,.0f}", f"{hours:,.0f}",
                 ]

@@ -12,14 +12,15 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from vision.compare.changed import check_unchanged, put_aside_changed
-from vision.compare.grid import Cell, CompareConfig, compare_directory, make_cells
+from vision.compare.grid import Cell, compare_directory, make_cells
 from vision.compare.plan import plan_comparison
 from vision.compare.processes import Killed, Terminated, sigterm_raises
 from vision.compare.report.collect import read_comparison
 from vision.compare.report.page import write_report
 from vision.compare.report.tables import make_rows, to_markdown
 from vision.compare.runs import Outcome, check_cells, compare, write_sbatch
-from vision.compare.time_estimate import estimate_time
+from vision.compare.schema import CompareConfig
+from vision.compare.time_estimate import TimeEstimate, estimate_time
 from vision.errors import ConfigError
 from vision.lock import lock
 from vision.training.train import REQUEUE
@@ -41,6 +42,11 @@ def run_comparison(
     """
     if jobs < 1:
         raise ConfigError(f"--jobs {jobs}: expected at least 1")
+    if sbatch is not None and any(config.tuning(task) is not None for task in config.tasks):
+        raise ConfigError(
+            "--sbatch: the best trials are chosen between two jobs, which job arrays do not do; "
+            "run the comparison itself in one job, with --jobs, or leave out tune"
+        )
     cells = make_cells(config)
     folder = compare_directory(config)
     if plan:
@@ -102,18 +108,20 @@ def _run(config: CompareConfig, cells: dict[str, list[Cell]], jobs: int, held: i
 
 
 def _estimate(cells: dict[str, list[Cell]], jobs: int) -> None:
-    table = Table("task", "norm", "runs", "parameters", "steps", "ms/step", "minutes each")
+    table = Table("stage", "norm", "runs", "parameters", "steps", "ms/step", "minutes each")
     total = 0.0
-    for task, column in cells.items():
+    measured: dict[tuple[str, str], TimeEstimate] = {}  # trials take as long as the runs
+    for stage, column in cells.items():
         for norm in dict.fromkeys(cell.norm for cell in column):
             members = [cell for cell in column if cell.norm == norm]
+            key = (members[0].task, norm)
             try:
-                found = estimate_time(members[0])
+                found = measured[key] = measured.get(key) or estimate_time(members[0])
             except (ValueError, FileNotFoundError) as error:
                 raise ConfigError(f"{members[0]}: {error}") from error
             total += found.seconds * len(members)
             table.add_row(
-                task, norm, str(len(members)), f"{found.parameters:,}", f"{found.steps:,}",
+                stage, norm, str(len(members)), f"{found.parameters:,}", f"{found.steps:,}",
                 f"{1e3 * found.seconds_per_step:.0f}", f"{found.seconds / 60:.1f}",
             )  # fmt: skip
     Console().print(table)

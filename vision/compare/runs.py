@@ -11,16 +11,12 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 
-from vision.compare.grid import (
-    Cell,
-    CompareConfig,
-    compare_directory,
-    make_cells,
-    needed,
-    save_compare,
-)
+from vision.compare.changed import check_unchanged
+from vision.compare.grid import Cell, compare_directory, make_cells, save_compare
 from vision.compare.processes import Ended, Job, run_jobs
 from vision.compare.progress import Progress
+from vision.compare.schema import CompareConfig, needed
+from vision.compare.winners import settle, tuning_metric
 from vision.config import Config
 from vision.errors import ConfigError, nearest
 from vision.files import write_json
@@ -56,18 +52,26 @@ def check_cells(config: CompareConfig, cells: Mapping[str, Sequence[Cell]]) -> N
     for cell in chain.from_iterable(cells.values()):
         try:
             run = load_checked(cell.from_scratch()).config
-            if (cell.task, cell.norm) not in built:  # seeds share a model
+            model = (cell.task, cell.norm, cell.trial and cell.trial.name)
+            if model not in built:  # seeds share a model
                 check_build(run)
-                _check_metric(config.tasks[cell.task].metric, run)
-                built.add((cell.task, cell.norm))
+                _check_metrics(config, cell, run)
+                built.add(model)
         except (ValueError, FileNotFoundError) as error:
             raise ConfigError(f"{cell}: {error}") from None
 
 
-def _check_metric(name: str, run: Config) -> None:
-    metrics = final_metrics(run)
-    if name not in metrics:
-        raise ValueError(f"metric = {name!r}: its summary has none; {nearest(name, metrics)}")
+def _check_metrics(config: CompareConfig, cell: Cell, run: Config) -> None:
+    grid, metrics = config.tasks[cell.task], final_metrics(run)
+    used = {"metric": [grid.metric], "columns": grid.columns}
+    if cell.trial is not None:
+        used = {"metric": [tuning_metric(config, cell.task)]}
+    for key, names in used.items():
+        for name in names:
+            if name not in metrics:
+                raise ValueError(
+                    f"{key} = {name!r}: its summary has none; {nearest(name, metrics)}"
+                )
 
 
 def compare(
@@ -92,10 +96,10 @@ def compare(
         write_json(folder / "status.json", [asdict(o) for o in {**before, **outcomes}.values()])
         report(outcome, str(progress))
 
-    for column in columns.values():
-        todo = {}
+    for stage, column in columns.items():
+        todo, barred = {}, _settle_trials(config, column, columns.get(f"{stage}_trials"), outcomes)
         for cell in column:
-            known = known_outcome(cell, before)
+            known = barred.get(cell) or known_outcome(cell, before)
             if known is None:
                 before.pop(str(cell), None)
                 todo[str(cell)] = Job(command(cell), log_file(folder, cell))
@@ -110,6 +114,32 @@ def compare(
             lock,
         )
     return list(outcomes.values())
+
+
+def _settle_trials(
+    config: CompareConfig,
+    column: Sequence[Cell],
+    trials: Sequence[Cell] | None,
+    outcomes: Mapping[str, Outcome],
+) -> dict[Cell, Outcome]:
+    """Write what won the trials of a task; returns the outcomes of cells that have no winner.
+
+    Raises ConfigError where a run was trained with what won before.
+    """
+    if trials is None:
+        return {}
+    metric = tuning_metric(config, column[0].task)
+    results = {}
+    for cell in trials:
+        metrics = (read_summary(cell.folder) or {}).get("metrics", {})
+        results[str(cell)] = (outcomes[str(cell)].state, metrics.get(metric))
+    without = settle(config, column[0].task, results)
+    check_unchanged({"": [cell for cell in column if cell.norm not in without]})
+    return {
+        cell: Outcome(str(cell), *without[cell.norm], 0.0)
+        for cell in column
+        if cell.norm in without
+    }
 
 
 def known_outcome(cell: Cell, status: dict[str, Outcome]) -> Outcome | None:
