@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vision.compare.grid import Cell, CompareConfig, load_compare, make_cells
+from vision.compare.grid import Cell, load_compare, make_cells
 from vision.compare.runs import read_status
+from vision.compare.schema import CompareConfig
+from vision.compare.winners import Search, search, tuning_metric
 from vision.training.callbacks.metrics_csv import read_metrics
 from vision.training.run_directory import read_summary
 
@@ -29,13 +31,6 @@ class Run:
         """A final metric, None where the run has none."""
         return self.summary.get("metrics", {}).get(name)
 
-    @property
-    def images_per_sec(self) -> float | None:
-        """Median training throughput over what was logged."""
-        key = "train/images_per_sec"
-        values = sorted(row[key] for row in self.metrics.values() if key in row)
-        return values[len(values) // 2] if values else None
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -45,15 +40,22 @@ class Comparison:
     config: CompareConfig
     runs: tuple[Run, ...]
 
-    def of(self, task: str, norm: str) -> list[Run]:
-        """The runs of one task and norm, by seed."""
-        return [r for r in self.runs if (r.cell.task, r.cell.norm) == (task, norm)]
+    def of(self, task: str, label: str) -> list[Run]:
+        """The runs that count of one task and variant, by seed."""
+        mine = [r for r in self.runs if (r.cell.task, r.cell.norm) == (task, label)]
+        return [run for run in mine if run.cell.trial is None]
 
-    def values(self, task: str, norm: str) -> dict[int, float]:
-        """The compared metric of every finished run, by seed."""
-        name = self.config.tasks[task].metric
-        found = {run.cell.seed: run.metric(name) for run in self.of(task, norm)}
+    def values(self, task: str, label: str, metric: str | None = None) -> dict[int, float]:
+        """A metric (None: the compared one) of every finished run, by seed."""
+        name = metric or self.config.tasks[task].metric
+        found = {run.cell.seed: run.metric(name) for run in self.of(task, label)}
         return {seed: value for seed, value in found.items() if value is not None}
+
+    def search(self, task: str, label: str) -> Search:
+        """The trials of one task and variant."""
+        name = tuning_metric(self.config, task)
+        results = {str(r.cell): (r.state, r.metric(name)) for r in self.runs if r.cell.trial}
+        return search(self.config, task, label, results)
 
 
 def read_comparison(folder: Path) -> Comparison:

@@ -13,12 +13,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from vision.compare.report import pictures
 from vision.compare.report.again import how_to_run_again
 from vision.compare.report.collect import Comparison
+from vision.compare.report.findings import finding, notes
 from vision.compare.report.published import PUBLISHED
+from vision.compare.report.results import TaskResult, task_result
+from vision.compare.report.searches import SearchTable, search_table
 from vision.compare.report.tables import (
-    TITLES,
     Row,
     make_rows,
     row_texts,
+    titles,
     to_csv,
     to_latex,
     to_markdown,
@@ -38,7 +41,12 @@ class Section:
     """One task on the page; pictures are (title, address)."""
 
     task: str
+    finding: str
+    forest: tuple[str, str] | None
+    notes: list[str]
+    titles: list[str]
     rows: list[tuple[Row, list[str]]]
+    searches: SearchTable | None
     charts: list[tuple[str, str]]
     sheets: list[tuple[str, str]]
     maps: list[tuple[str, str]]
@@ -47,10 +55,11 @@ class Section:
 
 def write_report(comparison: Comparison, target: Path) -> list[Path]:
     """Write `report.html`, `.md`, `.tex` and `.csv` into `target`; returns their paths."""
-    rows = make_rows(comparison)
+    results = {task: task_result(comparison, task) for task in comparison.config.tasks}
+    rows = make_rows(comparison, results)
     target.mkdir(parents=True, exist_ok=True)
     texts = {
-        "html": render(comparison, rows),
+        "html": render(comparison, rows, results),
         "md": to_markdown(rows),
         "tex": to_latex(rows),
         "csv": to_csv(rows),
@@ -64,7 +73,7 @@ def write_report(comparison: Comparison, target: Path) -> list[Path]:
     return paths
 
 
-def render(comparison: Comparison, rows: list[Row]) -> str:
+def render(comparison: Comparison, rows: list[Row], results: dict[str, TaskResult]) -> str:
     """The page as text."""
     environment = Environment(
         loader=PackageLoader("vision.compare.report", "."),
@@ -73,9 +82,10 @@ def render(comparison: Comparison, rows: list[Row]) -> str:
     )
     return environment.get_template("page.html").render(
         comparison=comparison,
-        titles=TITLES,
-        findings=findings(comparison, rows),
-        sections=[_section(comparison, task, rows) for task in comparison.config.tasks],
+        sections=[
+            _section(comparison, task, [row for row in rows if row.task == task], result)
+            for task, result in results.items()
+        ],
         troubles=[run for run in comparison.runs if run.state != "finished"],
         published=PUBLISHED,
         again=how_to_run_again(comparison),
@@ -83,35 +93,23 @@ def render(comparison: Comparison, rows: list[Row]) -> str:
     )
 
 
-def findings(comparison: Comparison, rows: list[Row]) -> list[str]:
-    """A sentence per task: which norms the intervals tell from the baseline, and which not."""
-    sentences = []
-    for task, grid in comparison.config.tasks.items():
-        mine = [row for row in rows if row.task == task and row.mean is not None]
-        decided = [f"{r.norm} is {r.verdict}" for r in mine if r.verdict in ("better", "worse")]
-        undecided = [r.norm for r in mine if r.verdict == "undecided"]
-        parts = []
-        if decided:
-            parts.append(", ".join(decided) + f" than {comparison.config.baseline}")
-        if undecided:
-            parts.append(
-                f"no difference to {comparison.config.baseline} is shown for "
-                + ", ".join(undecided)
-            )
-        text = "; ".join(parts) or "nothing to compare"
-        sentences.append(f"{task} ({grid.metric}): {text}.")
-    return sentences
-
-
-def _section(comparison: Comparison, task: str, rows: list[Row]) -> Section:
+def _section(comparison: Comparison, task: str, rows: list[Row], result: TaskResult) -> Section:
     metric = comparison.config.tasks[task].metric
-    charts = [(f"{metric}: each dot a seed", pictures.seed_dots(comparison, task))]
+    charts = [(f"{metric}: each mark a seed", pictures.seed_dots(comparison, task))]
+    if comparison.config.tuning(task) is not None:
+        title = "best trial at each value, on the validation split"
+        charts.append((title, pictures.tuning_curve(comparison, task)))
     for name in _CURVES:
         curve = pictures.training_curve(comparison, task, name)
         charts.append((f"{name}: mean and range over seeds", curve))
     return Section(
         task,
-        [(row, row_texts(row)) for row in rows if row.task == task],
+        finding(comparison, task, rows, result),
+        _forest(comparison, task, rows),
+        notes(comparison, task, result),
+        titles(rows)[1:],
+        [(row, row_texts(row, rows)[1:]) for row in rows],
+        search_table(comparison, task),
         [(title, picture) for title, picture in charts if picture is not None],
         _sheets(comparison, task),
         _maps(comparison, task),
@@ -119,10 +117,20 @@ def _section(comparison: Comparison, task: str, rows: list[Row]) -> Section:
     )
 
 
+def _forest(comparison: Comparison, task: str, rows: list[Row]) -> tuple[str, str] | None:
+    """The forest plot and what it shows, for those who do not see it."""
+    picture = pictures.forest(comparison, task, rows)
+    if picture is None:
+        return None
+    shown = [f"{r.norm} {row_texts(r, rows)[2]} {r.verdict}" for r in rows if r.effect is not None]
+    baseline = comparison.config.baseline
+    return f"{task}: differences to {baseline}: {'; '.join(shown)}", picture
+
+
 def _sheets(comparison: Comparison, task: str) -> list[tuple[str, str]]:
     """The last sample or reconstruction grid of each norm's first run that has one."""
     found = []
-    for norm in comparison.config.norms:
+    for norm in comparison.config.rows():
         for run in comparison.of(task, norm)[:1]:
             for kind in _SHEETS:
                 files = sorted((run.folder / kind).glob("*.png"))
@@ -134,7 +142,7 @@ def _sheets(comparison: Comparison, task: str) -> list[tuple[str, str]]:
 
 def _maps(comparison: Comparison, task: str) -> list[tuple[str, str]]:
     found = []
-    for norm in comparison.config.norms:
+    for norm in comparison.config.rows():
         for run in comparison.of(task, norm)[:1]:
             drawn = [(f"{norm} {name}", pictures.heat_map(run, name)) for name in _MAPS]
             found += [(title, picture) for title, picture in drawn if picture is not None]
@@ -144,7 +152,7 @@ def _maps(comparison: Comparison, task: str) -> list[tuple[str, str]]:
 def _differing_settings(comparison: Comparison, task: str) -> list[tuple[str, list[str]]]:
     """Settings besides the norm that differ: from the first run of each norm, key by key."""
     found: list[dict[str, Any]] = []
-    for norm in comparison.config.norms:
+    for norm in comparison.config.rows():
         files = [run.folder / "config.yaml" for run in comparison.of(task, norm)]
         file = next((f for f in files if f.is_file()), None)
         config = load_config([file]).config if file else Config()

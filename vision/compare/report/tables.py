@@ -4,85 +4,101 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vision.compare.report.collect import Comparison
-from vision.compare.report.differences import Difference, mean_and_std, paired_difference
+from vision.compare.report.results import TaskResult, task_result
+from vision.compare.statistics import Effect, mean_and_std
+
+_SURVIVORS = " †"  # behind the mean of a variant whose other seeds diverged
 
 
 @dataclass(frozen=True)
 class Row:
-    """One norm in one task. Numbers are None where no run has them."""
+    """One variant in one task. Numbers are None where no run has them."""
 
     task: str
     metric: str
-    norm: str
+    norm: str  # the variant's label
     runs: str  # "3 of 3", and the states of the others
     mean: float | None
     std: float | None
     values: tuple[float, ...]  # by seed
-    difference: Difference | None  # to the baseline; None for itself
-    verdict: str  # better, worse, undecided, no results; empty for the baseline
+    effect: Effect | None  # against the baseline; None for itself
+    verdict: str  # the effect's; of the baseline empty, or that it diverges
+    columns: dict[str, tuple[float, float | None] | None]  # further metrics: mean and deviation
     parameters: int | None
-    speed: float | None  # images per second, relative to the baseline
     memory: float | None  # peak bytes, relative to the baseline
 
+    @property
+    def diverges(self) -> bool:
+        """Whether a seed diverged, so that the mean is that of a selection."""
+        return self.verdict.startswith("diverges")
 
-TITLES = (
-    "task", "norm", "runs", "metric", "mean ± std", "by seed", "difference [95 %]",
-    "verdict", "parameters", "speed", "memory",
-)  # fmt: skip
 
-
-def make_rows(comparison: Comparison) -> list[Row]:
-    """Every norm of every task, in the order of the configuration."""
+def titles(rows: Sequence[Row]) -> list[str]:
+    """Of the columns that `row_texts` fills, the task's first."""
     return [
-        _row(comparison, task, norm)
-        for task in comparison.config.tasks
-        for norm in comparison.config.norms
+        "task", "norm", "difference [95 %]", "verdict", "metric", "mean ± std", "by seed", "runs",
+        "can show", "seeds for margin", *_further(rows), "parameters", "memory",
+    ]  # fmt: skip
+
+
+def make_rows(comparison: Comparison, results: Mapping[str, TaskResult] | None = None) -> list[Row]:
+    """Every variant of every task, in the order of the configuration."""
+    tasks = comparison.config.tasks
+    found = results or {task: task_result(comparison, task) for task in tasks}
+    return [
+        _row(comparison, task, label, found[task])
+        for task in tasks
+        for label in comparison.config.rows()
     ]
 
 
-def row_texts(row: Row) -> list[str]:
-    """The texts of one row, as in `TITLES`."""
-    mean = "-" if row.mean is None else f"{row.mean:.4g}"
-    spread = "" if row.std is None else f" ± {row.std:.2g}"
+def row_texts(row: Row, rows: Sequence[Row]) -> list[str]:
+    """The texts of one row, as in `titles(rows)`."""
+    effect = row.effect or Effect("")
     return [
         row.task,
         row.norm,
-        row.runs,
-        row.metric,
-        mean + spread,
-        ", ".join(f"{value:.4g}" for value in row.values),
-        _difference(row.difference),
+        _difference(effect, row.diverges),
         row.verdict,
+        row.metric,
+        _mean(None if row.mean is None else (row.mean, row.std)) + _SURVIVORS * row.diverges,
+        ", ".join(f"{value:.4g}" for value in row.values),
+        row.runs,
+        "" if effect.smallest is None else f"{effect.smallest:.2g}",
+        _seeds(effect.seeds_for_margin),
+        *(_mean(row.columns.get(name)) for name in _further(rows)),
         "-" if row.parameters is None else f"{row.parameters:,}",
-        "-" if row.speed is None else f"{row.speed:.2f}",
         "-" if row.memory is None else f"{row.memory:.2f}",
     ]
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
-    """A table; a norm is bold only where its interval lies on the better side of zero."""
-    lines = ["| " + " | ".join(TITLES) + " |", "|" + "---|" * len(TITLES)]
+    """A table; a norm is bold only where it is shown to be better than the baseline."""
+    names = titles(rows)
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     for row in rows:
-        texts = row_texts(row)
+        texts = row_texts(row, rows)
         if row.verdict == "better":
-            texts[4] = f"**{texts[4]}**"
+            texts[1] = f"**{texts[1]}**"
         lines.append("| " + " | ".join(texts) + " |")
     return "\n".join(lines) + "\n"
 
 
 def to_latex(rows: Sequence[Row]) -> str:
     """A tabular for booktabs."""
-    lines = [r"\begin{tabular}{" + "l" * len(TITLES) + "}", r"\toprule"]
-    lines += [" & ".join(map(_escape, TITLES)) + r" \\", r"\midrule"]
+    names = titles(rows)
+    lines = [r"\begin{tabular}{" + "l" * len(names) + "}", r"\toprule"]
+    lines += [" & ".join(map(_escape, names)) + r" \\", r"\midrule"]
     for row in rows:
-        texts = [_escape(text) for text in row_texts(row)]
+        texts = [_escape(text) for text in row_texts(row, rows)]
         if row.verdict == "better":
-            texts[4] = rf"\textbf{{{texts[4]}}}"
+            texts[1] = rf"\textbf{{{texts[1]}}}"
         lines.append(" & ".join(texts) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
@@ -91,56 +107,57 @@ def to_csv(rows: Sequence[Row]) -> str:
     """One line per row, numbers unrounded."""
     out = io.StringIO()
     writer = csv.writer(out)
+    names = _further(rows)
     writer.writerow(
-        "task norm runs metric mean std values difference low high verdict parameters speed "
-        "memory".split()
-    )
+        [*"task norm difference low high verdict metric mean std values runs can_show "
+         "seeds_for_margin".split(), *names, "parameters", "memory"]
+    )  # fmt: skip
     for row in rows:
-        d = row.difference
-        interval = [d.mean, d.low, d.high] if d else [None] * 3
+        e = row.effect or Effect("")
+        further = [pair[0] if (pair := row.columns.get(name)) else None for name in names]
         values = " ".join(map(repr, row.values))
-        result = [row.metric, row.mean, row.std, values, *interval, row.verdict]
-        cost = [row.parameters, row.speed, row.memory]
-        writer.writerow([row.task, row.norm, row.runs, *result, *cost])
+        result = [e.difference, e.low, e.high, row.verdict, row.metric, row.mean, row.std, values]
+        seeds = [row.runs, e.smallest, e.seeds_for_margin]
+        cost = [row.parameters, row.memory]
+        writer.writerow([row.task, row.norm, *result, *seeds, *further, *cost])
     return out.getvalue()
 
 
-def _row(comparison: Comparison, task: str, norm: str) -> Row:
-    config = comparison.config
-    grid = config.tasks[task]
-    runs = comparison.of(task, norm)
-    values = comparison.values(task, norm)
-    mean, std = mean_and_std(list(values.values())) if values else (None, None)
-    difference, verdict = None, ""
-    if norm != config.baseline:
-        difference = paired_difference(values, comparison.values(task, config.baseline))
-        verdict = "undecided" if difference is not None else "no results"
-        if difference is not None and difference.decided:
-            verdict = "better" if (difference.mean > 0) == grid.higher_is_better else "worse"
+def _row(comparison: Comparison, task: str, label: str, result: TaskResult) -> Row:
+    grid = comparison.config.tasks[task]
+    runs = comparison.of(task, label)
+    values = list(comparison.values(task, label).values())
+    mean, std = mean_and_std(values) if values else (None, None)
+    effect = result.effects.get(label)
+    verdict = effect.verdict if effect else ""
+    if effect is None and label in result.diverged:
+        verdict = "diverges ({} of {})".format(*result.diverged[label])
+    columns = {}
+    for name in grid.columns:
+        found = list(comparison.values(task, label, name).values())
+        columns[name] = mean_and_std(found) if found else None
     parameters = next((r.summary["parameters"] for r in runs if r.summary), None)
-    speeds, memories = (
-        _relative(comparison, task, norm, what) for what in ("images_per_sec", "peak_memory_bytes")
-    )
     return Row(
-        task, grid.metric, norm, _states([r.state for r in runs]), mean, std,
-        tuple(values.values()), difference, verdict, parameters, speeds, memories,
+        task, grid.metric, label, _states([r.state for r in runs]), mean, std, tuple(values),
+        effect, verdict, columns, parameters, _memory(comparison, task, label),
     )  # fmt: skip
 
 
-def _relative(comparison: Comparison, task: str, norm: str, what: str) -> float | None:
-    """Mean of `what` over a norm's runs, relative to the baseline's mean."""
+def _memory(comparison: Comparison, task: str, label: str) -> float | None:
+    """Mean of the peak over a variant's runs, relative to the baseline's mean."""
     means = []
-    for name in (norm, comparison.config.baseline):
-        runs = comparison.of(task, name)
-        if what == "images_per_sec":
-            found = [r.images_per_sec for r in runs if r.summary]
-        else:
-            found = [r.summary.get(what) for r in runs]
+    for name in (label, comparison.config.baseline):
+        found = [r.summary.get("peak_memory_bytes") for r in comparison.of(task, name)]
         present = [value for value in found if value]
         if not present:
             return None
         means.append(sum(present) / len(present))
     return means[0] / means[1]
+
+
+def _further(rows: Sequence[Row]) -> list[str]:
+    """Metrics that some task shows besides the compared one."""
+    return list(dict.fromkeys(name for row in rows for name in row.columns))
 
 
 def _states(states: list[str]) -> str:
@@ -149,15 +166,30 @@ def _states(states: list[str]) -> str:
     return ", ".join([f"{counts['finished']} of {len(states)}", *others])
 
 
-def _difference(difference: Difference | None) -> str:
-    if difference is None:
+def _mean(pair: tuple[float, float | None] | None) -> str:
+    if pair is None:
+        return "-"
+    return f"{pair[0]:.4g}" + ("" if pair[1] is None else f" ± {pair[1]:.2g}")
+
+
+def _difference(effect: Effect, survivors: bool) -> str:
+    if effect.difference is None:
         return ""
-    if difference.low is None:
-        return f"{difference.mean:+.2g}"
-    return f"{difference.mean:+.2g} [{difference.low:+.2g}, {difference.high:+.2g}]"
+    if effect.low is None or effect.high is None:
+        return f"{effect.difference:+.2g}" + _SURVIVORS * survivors
+    reach = (effect.high - effect.low) / 2
+    places = max(0, 1 - math.floor(math.log10(reach))) if reach > 0 else 2
+    values = (f"{v:+.{places}f}" for v in (effect.difference, effect.low, effect.high))
+    return "{} [{}, {}]".format(*values)
+
+
+def _seeds(needed: float | None) -> str:
+    if needed is None:
+        return ""
+    return "out of reach" if math.isinf(needed) else f"{needed:.0f}"
 
 
 def _escape(text: str) -> str:
     for mark in "&%_#":
         text = text.replace(mark, "\\" + mark)
-    return text.replace("±", r"$\pm$")
+    return text.replace("±", r"$\pm$").replace("†", r"\dag")

@@ -1,0 +1,81 @@
+"""What a comparison shows, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vision.compare.report.collect import Comparison
+from vision.compare.report.results import TaskResult
+from vision.compare.report.tables import Row
+from vision.compare.statistics import POWER
+
+
+def finding(comparison: Comparison, task: str, rows: Sequence[Row], result: TaskResult) -> str:
+    """The answer for one task in a sentence; `rows` are those of the task."""
+    config, grid = comparison.config, comparison.config.tasks[task]
+    baseline, seeds = config.baseline, len(config.seeds)
+    plural = "seed" if seeds == 1 else "seeds"
+    parts = []
+    if baseline in result.diverged:
+        lost, count = result.diverged[baseline]
+        parts.append(
+            f"{baseline}, to which all are compared, diverges ({lost} of {count}), so nothing is "
+            "decided"
+        )
+    for verdict in ("better", "worse"):
+        names = [row.norm for row in rows if row.verdict == verdict]
+        if names:
+            parts.append(f"{_list(names)} {_is(names)} {verdict} than {baseline}")
+    names = [row.norm for row in rows if row.verdict == "equivalent"]
+    if names:
+        parts.append(
+            f"{_list(names)} {_is(names)} equivalent to {baseline} within ±{grid.margin:g}"
+        )
+    undecided = [row for row in rows if row.verdict == "undecided"]
+    if undecided and baseline not in result.diverged:
+        parts.append(f"undecided: {_list([_undecided(row, seeds, plural) for row in undecided])}")
+    diverging = [row for row in rows if row.diverges and row.norm != baseline]
+    if diverging:
+        parts.append(_list([f"{row.norm} {row.verdict}" for row in diverging]))
+    names = [row.norm for row in rows if row.verdict == "no results"]
+    if names:
+        parts.append(f"no results of {_list(names)}")
+    return f"{task} ({grid.metric}, {seeds} {plural}): {'; '.join(parts) or 'nothing to compare'}."
+
+
+def notes(comparison: Comparison, task: str, result: TaskResult) -> list[str]:
+    """What to know before reading the table of a task."""
+    grid = comparison.config.tasks[task]
+    direction = "Higher" if grid.higher_is_better else "Lower"
+    found = [f"{direction} {grid.metric} is better."]
+    if result.unit is not None:
+        found.append(f"One image of the split is {result.unit:.2g} points.")
+    found.append(result.test_set)
+    found.append(
+        f'"can show": the smallest difference that this many seeds show in {POWER:.0%} of '
+        "comparisons like this one."
+    )
+    if grid.margin is None:
+        found.append("The grid states no margin, so no norm can be called equivalent.")
+    else:
+        found.append(
+            f"Differences within ±{grid.margin:g} count as none, by the grid's margin; \"seeds for "
+            'margin": how many would show a difference of that size as surely.'
+        )
+    if result.diverged:
+        found.append("† of the seeds that did not diverge, which is a selection.")
+    return found
+
+
+def _undecided(row: Row, seeds: int, plural: str) -> str:
+    if row.effect is None or row.effect.smallest is None:
+        return row.norm
+    return f"{row.norm} ({seeds} {plural} show differences from {row.effect.smallest:.2g})"
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
+
+
+def _is(names: Sequence[str]) -> str:
+    return "are" if len(names) > 1 else "is"
