@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 # file -> text, of the blocks that begin with the name of a file
 FILES = dict(re.findall(r"(?ms)^```python\n# (\S+\.py)\n(.*?)^```$", TEXT))
+KERNEL = re.findall(r"(?ms)^```cpp\n(.*?)^```$", TEXT)[0]
 COMMANDS = re.findall(r"(?m)^```sh\n(.*)\n```$", TEXT)
 FORMULAS = "FORMULAS: dict[str, Formula] = {\n"
 
@@ -69,11 +70,36 @@ def test_the_page_has_the_examples_that_are_tested_here():
     assert len(COMMANDS) == 3 and list(FILES) == [
         "my_norms.py",
         "tests/norms/conftest.py",
+        "softsign.py",
         "vision/tasks/rotation.py",
         "tests/tasks/test_rotation.py",
         "vision/metrics/generative/coverage.py",
         "tests/metrics/test_coverage.py",
     ]
+
+
+def test_the_kernel_agrees_with_its_formula(tmp_path: Path) -> None:
+    write(tmp_path, "softsign.cpp", KERNEL)
+    write(tmp_path, "softsign.py", FILES["softsign.py"])
+    program = """
+import torch
+from vision.norms import create_norm
+from vision.norms.registry import load_norm_module
+
+load_norm_module("softsign.py")
+x, found = torch.randn(40, 24, requires_grad=True), []
+for backend in ("compiled", "eager"):
+    norm = create_norm("softsign", 24, backend=backend)
+    y = norm(x)
+    found.append([y, *torch.autograd.grad(y.square().sum(), [x, *norm.parameters()])])
+    print(type(y.grad_fn).__name__)
+torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split()[0] == "softsignBackward"
 
 
 @pytest.mark.slow
@@ -82,7 +108,7 @@ def test_the_examples_work_from_one_file_each(copy: Path, train) -> None:
     summary = train(COMMANDS[0])
     assert (summary["norm"], summary["steps"]) == ("unitnorm", 2)
 
-    for name in list(FILES)[2:]:
+    for name in list(FILES)[3:]:
         write(copy, name, FILES[name])
     assert train(COMMANDS[1])["task"] == "rotation"
 

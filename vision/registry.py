@@ -86,7 +86,7 @@ NORMS: Registry[type[nn.Module]] = Registry(
     "vision.norms",
     support=(
         *("registry", "base", "blocks", "calibrate", "carry_over", "conversion"),
-        *("convert", "decay", "least_squares", "recognize", "tokens", "statistics"),
+        *("convert", "decay", "fused", "least_squares", "recognize", "tokens", "statistics"),
     ),
 )
 TASKS: Registry[Any] = Registry(

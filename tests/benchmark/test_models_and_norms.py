@@ -12,7 +12,7 @@ from vision.benchmark import diagnostics, mae
 from vision.benchmark.diagnostics import benchmark_diagnostics
 from vision.benchmark.mae import benchmark_mae
 from vision.benchmark.models import ModelSettings
-from vision.benchmark.norms import WIDTHS, implementations, saved_bytes
+from vision.benchmark.norms import SMALL, WIDTHS, implementations, saved_bytes
 
 
 def test_norms_measures_every_norm_at_every_shape(tool, tmp_path):
@@ -20,12 +20,20 @@ def test_norms_measures_every_norm_at_every_shape(tool, tmp_path):
     result = tool("benchmark", "norms", *small)
     results = json.loads((tmp_path / "n.json").read_text())["results"]
     found = implementations(torch.device("cpu"), compiled=False)
-    assert len(results) == len(found) * len(WIDTHS)
+    assert len(results) == len(found) * (len(WIDTHS) + len(SMALL))
     assert {("seednorm", "compiled"), ("seednorm", "formula"), ("layernorm", "torch")} <= {
         (r["norm"], r["implementation"]) for r in results
     }
     assert all(r["forward"] > 0 and r["forward_backward_copy_fraction"] > 0 for r in results)
-    assert "seednorm" in result.stdout
+    assert all(r["bound"] > 0 for r in results)
+    assert "seednorm" in result.stdout and "bound" in result.stdout
+
+
+def test_norms_without_formulas_leaves_layernorm_and_the_kernels():
+    found = implementations(torch.device("cpu"), compiled=True, formulas=False)
+    assert {i.name for i in found} == {"torch", "compiled"}
+    dropping = next(i for i in found if i.norm == "seednorm, dropout").make(32)
+    assert dropping.dropout_rate == 0.1 and dropping.training
 
 
 def test_saved_bytes_are_those_of_the_formulas():

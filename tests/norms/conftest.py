@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vision.norms import Norm, create_norm, get_norm, list_norms
+from vision.norms.fused import FusedNorm
 from vision.norms.tokens import TokenLayout
 from vision.registry import NORMS
 
@@ -114,10 +115,11 @@ class Case:
 
 
 CASES = [
-    Case(name, {**options, **plain}, progress)
+    Case(name, {**options, **plain, **backend}, progress)
     for name in FORMULAS
     for options in ([{}, OPTIONS[name]] if name in OPTIONS else [{}])
     for plain in ({}, {"affine": False})
+    for backend in ([{}, {"backend": "eager"}] if issubclass(get_norm(name), FusedNorm) else [{}])
     for progress in ([0.0] if get_norm(name).follow is Norm.follow else [0.0, 0.5])
 ]
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from vision.norms.base import Norm, fill, scale_and_shift
+from vision.norms.base import fill, scale_and_shift
+from vision.norms.fused import FusedNorm
+from vision.norms.kernels.ops import Kernel
 from vision.norms.registry import register_norm
 from vision.norms.tokens import TokenMoments
 
 
 @register_norm("derf")
-class Derf(Norm):
+class Derf(FusedNorm):
     """y = w·erf(a·x + s) + b, elementwise, with two learned scalars a and s per layer.
 
     The formula is the paper's; initial values are those of the authors' code.
@@ -25,7 +27,13 @@ class Derf(Norm):
         affine: Learn `weight` `[dim]`, from 1, and `bias` `[dim]`, from 0; the scalars are always
             there.
         channels_first: Channels are on axis 1 instead of the last.
+        backend: "compiled" (CPU) for the fused kernel, "eager" for the plain formula, "auto" to
+            choose by device and dtype; VISION_NORM_BACKEND overrides it.
     """
+
+    kernel: ClassVar[Kernel] = Kernel(
+        "Derf", ("alpha", "shift", "weight", "bias"), {"weight": 1.0, "bias": 0.0}
+    )
 
     def __init__(
         self,
@@ -35,10 +43,11 @@ class Derf(Norm):
         shift_init: float = 0.0,
         affine: bool = True,
         channels_first: bool = False,
+        backend: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(dim, affine=affine, channels_first=channels_first)
+        super().__init__(dim, affine=affine, channels_first=channels_first, backend=backend)
         self.alpha_init = alpha_init
         self.shift_init = shift_init
         self.alpha = self.vector(1, device, dtype)

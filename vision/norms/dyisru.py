@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from vision.norms.base import Norm, fill, scale_and_shift
+from vision.norms.base import fill, scale_and_shift
+from vision.norms.fused import FusedNorm
+from vision.norms.kernels.ops import Kernel
 from vision.norms.registry import register_norm
 from vision.norms.tokens import TokenMoments
 
 
 @register_norm("dyisru")
-class DyISRU(Norm):
+class DyISRU(FusedNorm):
     """y = w·√D·x/sqrt(x² + C) + b, elementwise, with one learned scalar C > 0 per layer; D is dim.
 
     The paper derives it from RMSNorm. The formula is read in summaries of the paper, and no initial
@@ -27,10 +29,16 @@ class DyISRU(Norm):
         affine: Learn `weight` `[dim]`, from 1, and `bias` `[dim]`, from 0; `c` is always there.
             None of them decays.
         channels_first: Channels are on axis 1 instead of the last.
+        backend: "compiled" (CPU) for the fused kernel, "eager" for the plain formula, "auto" to
+            choose by device and dtype; VISION_NORM_BACKEND overrides it.
 
     Raises:
         ValueError: `c_init` is 0.
     """
+
+    kernel: ClassVar[Kernel] = Kernel(
+        "DyISRU", ("c", "weight", "bias"), {"weight": 1.0, "bias": 0.0}
+    )
 
     def __init__(
         self,
@@ -39,10 +47,11 @@ class DyISRU(Norm):
         c_init: float | None = None,
         affine: bool = True,
         channels_first: bool = False,
+        backend: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(dim, affine=affine, channels_first=channels_first)
+        super().__init__(dim, affine=affine, channels_first=channels_first, backend=backend)
         if c_init == 0:
             raise ValueError("c_init must not be 0: y would be the sign of x; try 2")
         self.c_init = math.sqrt(dim) if c_init is None else c_init

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 from vision.norms.derf import Derf
+from vision.norms.kernels.ops import Kernel
 from vision.norms.registry import register_norm
 
 
@@ -16,6 +19,8 @@ class ISRU(Derf):
     Formula and initial values are those of Derf's code, which compares other functions of this
     shape with erf; options, parameters and start values are Derf's. None of them decays.
     """
+
+    kernel: ClassVar[Kernel] = Kernel("ISRU", Derf.kernel.parameters, Derf.kernel.neutral)
 
     @staticmethod
     def bounded(z: Tensor) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from vision.norms.base import Norm, check_eps, fill, scale_and_shift
+from vision.norms.base import check_eps, fill, scale_and_shift
+from vision.norms.fused import FusedNorm
+from vision.norms.kernels.ops import Kernel
 from vision.norms.registry import register_norm
 
 
@@ -21,7 +23,7 @@ def divide_by_rms(x: Tensor, eps: float) -> Tensor:
 
 
 @register_norm("rmsnorm")
-class RMSNorm(Norm):
+class RMSNorm(FusedNorm):
     """y = w·x/sqrt(mean(x²) + eps), with the mean per token.
 
     The parameter is named as in `nn.RMSNorm`, so state dicts go both ways. Squares are taken in
@@ -32,7 +34,11 @@ class RMSNorm(Norm):
         eps: Added to the mean square; 1e-6; the default of `nn.RMSNorm` is the machine epsilon.
         affine: Learn `weight` `[dim]`, from 1.
         channels_first: Normalize axis 1 instead of the last.
+        backend: "compiled" (CPU) for the fused kernel, "eager" for the plain formula, "auto" to
+            choose by device and dtype; VISION_NORM_BACKEND overrides it.
     """
+
+    kernel: ClassVar[Kernel] = Kernel("RMSNorm", ("weight",), {"weight": 1.0}, kept="rms")
 
     def __init__(
         self,
@@ -41,10 +47,11 @@ class RMSNorm(Norm):
         eps: float = 1e-6,
         affine: bool = True,
         channels_first: bool = False,
+        backend: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(dim, affine=affine, channels_first=channels_first)
+        super().__init__(dim, affine=affine, channels_first=channels_first, backend=backend)
         self.eps = check_eps(eps)
         self.weight = self.vector(dim, device, dtype) if affine else None
         self.reset_parameters()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vision.norms.base import Norm, cast, check_eps, fill
-from vision.norms.kernels import ops
-from vision.norms.kernels.backend import choose_backend, requested_backend
+from vision.norms.fused import FusedNorm
+from vision.norms.kernels.ops import Kernel
 from vision.norms.registry import register_norm
 from vision.norms.rmsnorm import divide_by_rms
 
@@ -52,7 +52,7 @@ def seednorm(
 
 
 @register_norm("seednorm")
-class SeeDNorm(Norm):
+class SeeDNorm(FusedNorm):
     """y = [tanh(x·β)·α + γ] ⊙ x/RMS(x): RMSNorm whose scale depends on the token's own size.
 
     β starts at 0, so the norm starts as RMSNorm. The gradient of β is proportional to α, which
@@ -77,8 +77,8 @@ class SeeDNorm(Norm):
             part, are always there.
         channels_first: Normalize axis 1 instead of the last.
         backend: "triton" (GPU) or "compiled" (CPU) for the fused kernel, "eager" for `seednorm`,
-            "auto" to choose by device, dtype and shape. The environment variable
-            VISION_NORM_BACKEND overrides it. Training with dropout always takes `seednorm`.
+            "auto" to choose by device and dtype. The environment variable VISION_NORM_BACKEND
+            overrides it. The Triton kernel knows no dropout: training with it takes `seednorm`.
 
     Attributes:
         dropout_rate: The rate in use; None while "drop_path" waits for a block.
@@ -90,6 +90,13 @@ class SeeDNorm(Norm):
 
     decayed = frozenset({"alpha", "beta"})
     scale_name = "gamma"
+    kernel: ClassVar[Kernel] = Kernel(
+        "SeeDNorm",
+        ("alpha", "beta", "gamma"),
+        {"gamma": 1.0},
+        kept="heads",
+        triton="vision.norms.kernels.seednorm_triton",
+    )
 
     def __init__(
         self,
@@ -106,7 +113,7 @@ class SeeDNorm(Norm):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(dim, affine=affine, channels_first=channels_first)
+        super().__init__(dim, affine=affine, channels_first=channels_first, backend=backend)
         if not isinstance(num_heads, int) or num_heads < 1 or dim % num_heads:
             fitting = [n for n in range(1, min(dim, 64) + 1) if dim % n == 0]
             raise ValueError(f"num_heads={num_heads} does not divide dim={dim}; try {fitting}")
@@ -125,7 +132,6 @@ class SeeDNorm(Norm):
         self.num_heads = num_heads
         self.alpha_init = alpha_init
         self.eps = check_eps(eps)
-        self.backend = requested_backend(backend)
         self.alpha = self.vector(dim, device, dtype)
         self.beta = self.vector(dim, device, dtype)
         self.gamma = self.vector(dim, device, dtype) if affine else None
@@ -155,16 +161,27 @@ class SeeDNorm(Norm):
             self.training,
         )
 
-    def normalize_promoted(self, x: Tensor) -> Tensor:
-        backend = choose_backend(self.backend, x, self.dim)
-        if backend == "eager" or (self.training and self._dropout() > 0):
-            return super().normalize_promoted(x)
-        return self.fused(x, backend)
+    def choose(self, x: Tensor) -> str:
+        backend = super().choose(x)
+        dropping = self.training and self._dropout() > 0
+        return "eager" if dropping and backend == "triton" else backend
 
     def fused(self, x: Tensor, backend: str) -> Tensor:
-        """The norm of channels-last `x`, any dtype, without dropout, by a kernel's name."""
-        p = (self.alpha, self._divided_beta(x), self.gamma)
-        return ops.seednorm(x, *p, self.num_heads, self.eps, backend=backend)
+        parameters = (self.alpha, self._divided_beta(x), self.gamma)
+        mask, keep = None, 1.0
+        if self.training and self._dropout() > 0:
+            keep = 1 - self._dropout()
+            shape = (*x.shape[:-1], self.num_heads)
+            mask = torch.empty(shape, dtype=torch.bool, device=x.device).bernoulli_(keep)
+        return self.kernel(
+            x,
+            *parameters,
+            num_heads=self.num_heads,
+            eps=self.eps,
+            mask=mask,
+            keep=keep,
+            backend=backend,
+        )
 
     def _divided_beta(self, x: Tensor) -> Tensor:
         """β over `dot_divisor`, which divides x·β; in at least float32 where it differs from β."""
@@ -205,7 +222,7 @@ class SeeDNorm(Norm):
 
     def shown_options(self) -> dict[str, Any]:
         shown = {"num_heads": self.num_heads, "eps": self.eps}
-        usual = {"coefficient_dropout": 0.0, "dot_scale": "none", "backend": "auto"}
+        usual = {"coefficient_dropout": 0.0, "dot_scale": "none"}
         return shown | {k: v for k, u in usual.items() if (v := getattr(self, k)) != u}
 
 

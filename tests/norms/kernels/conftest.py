@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vision.norms.kernels import ops
-from vision.norms.seednorm import seednorm
+from vision.norms.seednorm import SeeDNorm, seednorm
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -104,7 +103,8 @@ def make_inputs(
 
 def call(inputs: Inputs, backend: str) -> tuple[Tensor, list[Tensor | None]]:
     """Output, and gradients of x, alpha, beta, gamma."""
-    y = ops.seednorm(inputs.x, *inputs.parameters, inputs.num_heads, EPS, backend=backend)
+    settings = {"num_heads": inputs.num_heads, "eps": EPS, "backend": backend}
+    y = SeeDNorm.kernel(inputs.x, *inputs.parameters, **settings)
     given = [inputs.x, *(p for p in inputs.parameters if p is not None)]
     grads = list(torch.autograd.grad(y, given, inputs.dy))
     return y.detach(), grads + [None] * (4 - len(grads))

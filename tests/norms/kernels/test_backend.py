@@ -13,12 +13,15 @@ import pytest
 import torch
 
 from vision.norms import convert_norms, create_norm
+from vision.norms.dyt import DyT
 from vision.norms.kernels import backend, cpu_build
-from vision.norms.kernels.backend import MIN_ELEMENTS, choose_backend
+from vision.norms.kernels.backend import choose_backend
+from vision.norms.seednorm import SeeDNorm
 
 ROOT = Path(__file__).parents[3]
+KERNEL = SeeDNorm.kernel
 SMALL = torch.empty(4, 64)
-LARGE = torch.empty(MIN_ELEMENTS // 64, 64)
+LARGE = torch.empty(4096, 64)
 
 
 @pytest.fixture
@@ -27,9 +30,9 @@ def fresh(monkeypatch, tmp_path):
     monkeypatch.setenv("VISION_KERNEL_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("VISION_NORM_BACKEND", raising=False)
     caches = [backend._decide, backend._announce, cpu_build.load_library]
-    from vision.norms.kernels import seednorm_cpu
+    from vision.norms.kernels import cpu
 
-    caches.append(seednorm_cpu.function)
+    caches.append(cpu.function)
     for cache in caches:
         cache.cache_clear()
     yield tmp_path
@@ -38,22 +41,32 @@ def fresh(monkeypatch, tmp_path):
 
 
 def test_auto_depends_on_the_call_and_not_on_what_came_before(fresh):
-    assert choose_backend("auto", SMALL, 64) == "eager"
-    assert choose_backend("auto", LARGE, 64) == "compiled"
-    assert choose_backend("auto", SMALL, 64) == "eager"  # though the library now exists
-    assert choose_backend("auto", LARGE.to("meta"), 64) == "eager"
+    assert choose_backend("auto", SMALL, 64, KERNEL) == "compiled"
+    assert choose_backend("auto", LARGE, 64, KERNEL) == "compiled"
+    assert choose_backend("auto", LARGE.to("meta"), 64, KERNEL) == "eager"
 
 
-def test_small_calls_build_nothing(fresh):
-    create_norm("seednorm", 64)(SMALL)
-    assert not (fresh / "cache").exists()
+def test_only_the_kernel_that_is_called_is_built(fresh):
+    create_norm("rmsnorm", 64)(SMALL)
+    assert [file.name[:8] for file in (fresh / "cache").glob("*.so")] == ["rmsnorm-"]
+
+
+def test_a_norm_without_a_triton_kernel_takes_its_formula_there_and_says_so_once(fresh, caplog):
+    with caplog.at_level(logging.INFO, "vision"):
+        for _ in range(2):
+            assert backend._decide("auto", DyT.kernel, "cuda", torch.float32, 64) == "eager"
+    assert [r.getMessage() for r in caplog.records] == [
+        "DyT on cuda float32: backend eager (DyT has no Triton kernel)"
+    ]
+    with pytest.raises(ValueError, match="'triton' cannot work on cuda input .* no Triton kernel"):
+        backend._decide("triton", DyT.kernel, "cuda", torch.float32, 64)
 
 
 def test_auto_says_once_what_it_took(fresh, caplog):
     with caplog.at_level(logging.INFO, "vision"):
         for _ in range(3):
-            choose_backend("auto", LARGE, 64)
-            choose_backend("auto", LARGE[:-1].repeat(2, 1), 64)
+            choose_backend("auto", LARGE, 64, KERNEL)
+            choose_backend("auto", LARGE[:-1].repeat(2, 1), 64, KERNEL)
     assert [r.getMessage() for r in caplog.records] == ["SeeDNorm on cpu float32: backend compiled"]
 
 
@@ -88,8 +101,8 @@ def test_triton_asked_for_on_the_cpu_is_refused_with_the_reason():
 def test_without_a_compiler_auto_takes_the_formula_and_says_so(fresh, monkeypatch, caplog):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with caplog.at_level(logging.INFO, "vision"):
-        assert choose_backend("auto", LARGE, 64) == "eager"
-        assert choose_backend("auto", LARGE, 64) == "eager"
+        assert choose_backend("auto", LARGE, 64, KERNEL) == "eager"
+        assert choose_backend("auto", LARGE, 64, KERNEL) == "eager"
     (record,) = caplog.records
     assert "backend eager (no C++ compiler 'no-such-compiler' on PATH" in record.getMessage()
     with pytest.raises(ValueError, match="'compiled' is not available: no C\\+\\+ compiler"):

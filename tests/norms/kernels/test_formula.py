@@ -14,6 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vision.norms.seednorm import SeeDNorm
+
 SLOW = os.environ.get("TRITON_INTERPRET") == "1"  # an interpreted kernel takes a second
 grid = settings(max_examples=50 if SLOW else 200, deadline=None, derandomize=True)
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
@@ -61,11 +63,9 @@ def test_two_runs_give_the_same_bits(place, make, run):
 
 
 def test_gradcheck_in_float64(place, make):
-    from vision.norms.kernels import ops
-
     inputs = make(place.device, (4, 6), 2, torch.float64)
     assert torch.autograd.gradcheck(
-        lambda *t: ops.seednorm(*t, 2, 1e-6, backend=place.backend),
+        lambda *t: SeeDNorm.kernel(*t, num_heads=2, eps=1e-6, backend=place.backend),
         (inputs.x, *inputs.parameters),
         nondet_tol=0.0,
     )
@@ -92,30 +92,25 @@ def test_what_is_not_a_number_stays_in_its_row(place, make, run, value):
 
 @pytest.mark.parametrize("value", [0.0, 1e-6, 0.1, 0.499, 0.501, 3.0, 9.0, 11.0, 1e4])
 def test_tanh_values_are_accurate(place, value):
-    from vision.norms.kernels import ops
-
     one = torch.ones(1, 1, device=place.device)
     for sign in (1, -1):
         beta = torch.tensor([sign * value], device=place.device)
-        s = ops._forward(one, one[0], beta, one[0], 1, 1e-6, place.backend)[2]
+        rest = (None, 1, 1e-6, 1.0, place.backend)
+        s = SeeDNorm.kernel.forward(one, one[0], beta, one[0], *rest)[2]
         assert abs(float(s) - math.tanh(sign * float(beta.abs()))) <= 5e-7 * abs(math.tanh(value))
 
 
 def test_an_expanded_gradient_is_taken(place, make):
-    from vision.norms.kernels import ops
-
     inputs = make(place.device, (6, 16), 2)
     sums = []
     for dy in (torch.ones(()).expand(6, 16), torch.ones(6, 16)):
-        y = ops.seednorm(inputs.x, *inputs.parameters, 2, backend=place.backend)
+        y = SeeDNorm.kernel(inputs.x, *inputs.parameters, num_heads=2, backend=place.backend)
         sums.append(torch.autograd.grad(y, inputs.x, dy.to(place.device))[0])
     assert torch.equal(*sums)
 
 
 def test_more_than_2_to_the_31_elements_are_addressed(place):
     """A row stride that puts the last row beyond 2^31; the memory between is never touched."""
-    from vision.norms.kernels import ops
-
     if place.device == "cuda" and torch.cuda.mem_get_info()[0] < 6 << 30:
         pytest.skip("needs 5 GiB of GPU memory")
     stride, dim = (1 << 30) + 16, 32
@@ -123,6 +118,7 @@ def test_more_than_2_to_the_31_elements_are_addressed(place):
     x = memory.as_strided((3, dim), (stride, 1))
     x.copy_(torch.randn(3, dim))
     beta, one = torch.full((dim,), 0.1).to(x.device), torch.ones(dim, device=x.device)
-    far = ops.seednorm(x, one, beta, one, 2, backend=place.backend)
-    near = ops.seednorm(x.contiguous(), one, beta, one, 2, backend=place.backend)
+    settings = {"num_heads": 2, "backend": place.backend}
+    far = SeeDNorm.kernel(x, one, beta, one, **settings)
+    near = SeeDNorm.kernel(x.contiguous(), one, beta, one, **settings)
     assert torch.equal(far, near)

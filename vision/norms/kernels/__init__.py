@@ -1,9 +1,10 @@
 """Fused kernels. They know tensors, not modules; the plain formulas in `vision.norms` define them.
 
-ops.py registers the operators and backend.py chooses what computes them: seednorm_triton.py on
-GPUs, seednorm_cpu.py with seednorm.cpp on CPUs. Only SeeDNorm has a kernel: LayerNorm has torch's,
-and torch.compile fuses an elementwise norm by itself.
+ops.py registers a norm's operators and backend.py chooses what computes them: a C++ file of cpu/,
+called by cpu.py and built by cpu_build.py, on CPUs; a Triton module, so far seednorm_triton.py, on
+GPUs. cpu/norm.h has what all C++ kernels share (rows, threads, dtypes, sums of gradients), so that
+a norm is its formula and its derivative; cpu/elementwise.h leaves a function and its slope.
 
-The CPU kernel is C++ and not torch.compile's work, because it is faster, is built once per machine
-for all shapes, and never recompiles during a run.
+The CPU kernels are C++ and not torch.compile's work, because they are faster, are built once per
+machine for all shapes, and never recompile during a run.
 """

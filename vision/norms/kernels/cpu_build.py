@@ -18,6 +18,9 @@ from pathlib import Path
 
 # -fopenmp only while compiling: linking it would load a second OpenMP runtime beside torch's
 _COMPILE = "-O3 -march=native -std=c++17 -fopenmp -fno-math-errno -fno-trapping-math -fPIC".split()
+if platform.machine() == "x86_64":
+    _COMPILE.append("-mprefer-vector-width=512")
+_HEADERS = Path(__file__).with_name("cpu")
 _TIMEOUT = 300  # seconds
 
 
@@ -71,9 +74,11 @@ def cache_folder() -> Path:
 
 
 def _key(source: Path, compiler: str) -> str:
-    """A hash of all that the library depends on: source, flags, compiler and processor."""
+    """A hash of all that the library depends on: source, headers, flags, compiler and processor."""
     version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
-    parts = [source.read_bytes(), " ".join(_COMPILE).encode(), compiler.encode(), version]
+    files = [source, *sorted(_HEADERS.glob("*.h"))]
+    parts = [file.read_bytes() for file in files]
+    parts += [" ".join(_COMPILE).encode(), compiler.encode(), version]
     return hashlib.sha256(b"\0".join([*parts, _processor().encode()])).hexdigest()[:16]
 
 
@@ -96,7 +101,7 @@ def _build(source: Path, compiler: str, target: Path) -> None:
             return
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             compiled, linked = Path(scratch) / "kernel.o", Path(scratch) / "kernel.so"
-            _run([compiler, *_COMPILE, "-c", str(source), "-o", str(compiled)])
+            _run([compiler, *_COMPILE, f"-I{_HEADERS}", "-c", str(source), "-o", str(compiled)])
             _run([compiler, "-shared", str(compiled), "-o", str(linked)])
             linked.replace(target)
 

@@ -1,149 +1,253 @@
-"""SeeDNorm as an operator of torch: `vision::seednorm_forward` and `vision::seednorm_backward`.
+"""Fused norms as operators of torch: `vision::NAME_forward` and `vision::NAME_backward`.
 
-Registered with `torch.library`, so torch.compile and torch.export take a call as one node. The
-formula and its gradients are those of `vision.norms.seednorm`; what computes them is the argument
-`backend`, a name from `vision.norms.kernels.backend`.
+Registered with `torch.library`, so torch.compile and torch.export take a call as one node. A call
+that nobody traces goes to the C++ kernel directly, which saves the time of the registered
+operators: more than a small call takes. Both give the same bits.
 
 Precision: the arithmetic is in float32 (float64 for float64 x), y has x's dtype, and gradients have
 the dtype of what they belong to. Autocast changes nothing: the operators have no autocast rule, so
 inputs arrive as they are, and the kernels promote while they read. Kept for the backward: x as it
-came, the parameters, 1/RMS per row and a tanh value per head.
+came, the parameters, and per row what a kernel names.
 """
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from vision.norms.kernels import seednorm_cpu
+from vision.norms.kernels import cpu, triton_calls
+
+_CPU_SOURCES = Path(__file__).with_name("cpu")
+
+KERNELS: dict[str, Kernel] = {}  # by name
 
 
-def seednorm(
-    x: Tensor,
-    alpha: Tensor,
-    beta: Tensor,
-    gamma: Tensor | None,
-    num_heads: int = 1,
-    eps: float = 1e-6,
-    *,
-    backend: str,
-) -> Tensor:
-    """[tanh(x·β)·α + γ] ⊙ x/RMS(x), fused.
+class Kernel:
+    """One fused norm; its plain formula, `normalize` of the layer, defines what it computes.
 
     Args:
-        x: `[..., D]`, float16, bfloat16, float32 or float64, any strides.
-        alpha: `[D]`, any floating dtype, as all parameters.
-        beta: `[D]`.
-        gamma: `[D]`; None stands for ones.
-        num_heads: Parts into which x, α and β are cut, each with a tanh value of its own.
-        eps: Added to the mean square.
-        backend: "triton" or "compiled"; see `choose_backend`.
-
-    Returns:
-        `[..., D]`, contiguous, x's dtype.
-
-    Raises:
-        ValueError: `backend` is neither.
+        title: As it is written; in lower case it names the operators and the C++ file.
+        parameters: Names of its parameters in the order of the C++ file, at most four.
+        neutral: What stands for a per-channel parameter that a layer lacks.
+        kept: What it keeps per row: nothing, "rms" (1/RMS), or "heads" (1/RMS and a number per
+            head).
+        source: The C++ file; default: that in the folder cpu/.
+        triton: The module of its Triton kernel, if it has one.
     """
-    return _forward(x, alpha, beta, gamma, num_heads, eps, backend)[0]
+
+    def __init__(
+        self,
+        title: str,
+        parameters: Sequence[str],
+        neutral: Mapping[str, float],
+        kept: str = "",
+        source: Path | None = None,
+        triton: str | None = None,
+    ) -> None:
+        self.title, self.name = title, title.lower()
+        self.parameters, self.neutral = tuple(parameters), dict(neutral)
+        self.kept_count = {"": 0, "rms": 1, "heads": 2}[kept]
+        self.source = source or _CPU_SOURCES / f"{self.name}.cpp"
+        self.triton = triton
+        KERNELS[self.name] = self
+        self.forward, self.backward = self._register()
+        self._direct = type(self.name, (_Direct,), {})  # the name is that of its grad_fn
+
+    def __call__(
+        self,
+        x: Tensor,
+        *parameters: Tensor | None,
+        num_heads: int = 1,
+        eps: float = 0.0,
+        mask: Tensor | None = None,
+        keep: float = 1.0,
+        backend: str,
+    ) -> Tensor:
+        """The norm of `x`.
+
+        Args:
+            x: `[..., D]`, float16, bfloat16, float32 or float64, any strides.
+            parameters: `[D]` or `[1]`, any floating dtype; None where one is lacking.
+            num_heads: Equal parts of a row that have a coefficient each.
+            eps: Added to the mean square.
+            mask: `[..., H]` bool, contiguous: false where a head's coefficient is dropped.
+            keep: Probability that one is not, by which the others are divided.
+            backend: "triton" or "compiled"; see `choose_backend`.
+
+        Returns:
+            `[..., D]`, contiguous, x's dtype.
+
+        Raises:
+            ValueError: the norm has no such backend.
+        """
+        settings = (mask, num_heads, eps, keep)
+        if backend == "compiled" and not _is_traced(x):
+            y: Tensor = self._direct.apply(self, x, *settings, *parameters)  # type: ignore[attr-defined]
+            return y
+        out = self.forward(x, *parameters, *settings, backend)
+        return out[0] if self.kept_count else out
+
+    def prepare(self, x: Tensor, parameters: Sequence[Tensor | None]) -> list[Tensor]:
+        """The parameters as the C++ kernel reads them."""
+        wide = _wide(x)
+        return [
+            _constant(self.neutral[name], x.shape[-1], wide)
+            if p is None
+            else (p if p.dtype is wide else p.to(wide)).contiguous()
+            for name, p in zip(self.parameters, parameters, strict=True)
+        ]
+
+    def new_kept(self, x: Tensor, num_heads: int) -> list[Tensor]:
+        """Uninitialized memory for what is kept per row."""
+        shapes = (x.shape[:-1], (*x.shape[:-1], num_heads))[: self.kept_count]
+        return [x.new_empty(shape, dtype=_wide(x)) for shape in shapes]
+
+    def differentiate(self, ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of x and of the parameters that are there."""
+        x, mask, *rest = ctx.saved_tensors
+        kept, parameters = rest[: self.kept_count], rest[self.kept_count :]
+        if ctx.backend == "compiled" and not (torch.is_grad_enabled() or _is_traced(dy)):
+            ready, settings = self.prepare(x, parameters), (ctx.num_heads, ctx.keep)
+            dx, sums = cpu.backward(self.source, dy, x, ready, kept, mask, *settings)
+        else:
+            settings = (ctx.num_heads, ctx.keep)
+            dx, sums = self.backward(dy, x, *parameters, mask, *kept, *settings, ctx.backend)
+        gradients = [
+            p if p is None else (d if p.dtype is d.dtype else d.to(p.dtype))
+            for p, d in zip(parameters, sums.split(_sizes(x, parameters)), strict=True)
+        ]
+        return (dx, *gradients)
+
+    def _register(self) -> tuple[Any, Any]:
+        """The operators: forward gives y and what is kept, backward dx and the other gradients."""
+        optional = {name: "?" if name in self.neutral else "" for name in self.parameters}
+        given = ", ".join(f"Tensor{mark} {name}" for name, mark in optional.items())
+        kept = "".join(("Tensor rstd, ", "Tensor heads, ")[: self.kept_count])
+        results = ", ".join(["Tensor"] * (1 + self.kept_count))
+        name, define = f"vision::{self.name}", torch.library.custom_op
+        schema = (
+            f"(Tensor x, {given}, Tensor? mask, int num_heads, float eps, float keep, str backend)"
+            f" -> {f'({results})' if kept else results}"
+        )
+        forward = define(f"{name}_forward", self._forward, mutates_args=(), schema=schema)
+        schema = (
+            f"(Tensor dy, Tensor x, {given}, Tensor? mask, {kept}int num_heads, float keep, "
+            "str backend) -> (Tensor, Tensor)"
+        )
+        backward = define(f"{name}_backward", self._backward, mutates_args=(), schema=schema)
+        forward.register_fake(self._forward_fake)
+        backward.register_fake(self._backward_fake)
+        forward.register_autograd(self._differentiate, setup_context=self._save)
+        backward.register_autograd(self._refuse)
+        return forward, backward
+
+    def _forward(self, x: Tensor, *rest: Any) -> Any:
+        """y `[..., D]`, and, as far as they are kept, 1/RMS `[...]` and values `[..., H]`."""
+        count = len(self.parameters)
+        parameters, (mask, num_heads, eps, keep, backend) = rest[:count], rest[count:]
+        if self._module(backend) is not None:
+            return triton_calls.forward(self._module(backend), x, parameters, num_heads, eps)
+        kept, ready = self.new_kept(x, num_heads), self.prepare(x, parameters)
+        y = cpu.forward(self.source, x, ready, kept, mask, num_heads, eps, keep)
+        return (y, *kept) if kept else y
+
+    def _forward_fake(self, x: Tensor, *rest: Any) -> Any:
+        y, kept = x.new_empty(x.shape), self.new_kept(x, rest[len(self.parameters) + 1])
+        return (y, *kept) if kept else y
+
+    def _backward(self, dy: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        """dx `[..., D]` in x's dtype; gradients of the parameters one after the other, `[N]`."""
+        count = len(self.parameters)
+        parameters, mask, more = rest[:count], rest[count], rest[count + 1 :]
+        *kept, num_heads, keep, backend = more
+        if (module := self._module(backend)) is not None:
+            return triton_calls.backward(module, dy, x, parameters, kept, num_heads)
+        ready = self.prepare(x, parameters)
+        return cpu.backward(self.source, dy, x, ready, kept, mask, num_heads, keep)
+
+    def _backward_fake(self, dy: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        sizes = _sizes(x, rest[: len(self.parameters)])
+        return x.new_empty(x.shape), x.new_empty(sum(sizes), dtype=_wide(x))
+
+    def _save(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        count = len(self.parameters)
+        x, parameters = inputs[0], inputs[1 : 1 + count]
+        mask, ctx.num_heads, _, ctx.keep, ctx.backend = inputs[1 + count :]
+        kept = output[1:] if self.kept_count else ()
+        ctx.save_for_backward(x, mask, *kept, *parameters)
+        ctx.mark_non_differentiable(*kept)
+        ctx.set_materialize_grads(False)
+
+    def _differentiate(self, ctx: Any, dy: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        if dy is None:
+            return (None,) * (len(self.parameters) + 6)
+        return (*self.differentiate(ctx, dy), *[None] * 5)
+
+    def _refuse(self, ctx: Any, *_: Tensor | None) -> tuple[None, ...]:
+        raise RuntimeError(
+            f"the fused {self.title} has no second derivative; for one set backend: eager in the "
+            "norm's options, or VISION_NORM_BACKEND=eager"
+        )
+
+    def _module(self, backend: str) -> Any:
+        """The module of the Triton kernel; None for the C++ kernel."""
+        valid = ["triton", "compiled"] if self.triton else ["compiled"]
+        if backend not in valid:
+            raise ValueError(
+                f"backend {backend!r} is no kernel of {self.title}; valid: {', '.join(valid)}"
+            )
+        return importlib.import_module(str(self.triton)) if backend == "triton" else None
 
 
-@torch.library.custom_op("vision::seednorm_forward", mutates_args=())
-def _forward(
-    x: Tensor,
-    alpha: Tensor,
-    beta: Tensor,
-    gamma: Tensor | None,
-    num_heads: int,
-    eps: float,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """y `[..., D]`, 1/RMS `[...]`, tanh values `[..., H]`."""
-    kernel, parameters = _kernel(backend, x, alpha, beta, gamma)
-    y, rstd, s = kernel.forward(_rows(x), *parameters, num_heads, eps)
-    return y.view(x.shape), rstd.view(x.shape[:-1]), s.view(*x.shape[:-1], num_heads)
+class _Direct(torch.autograd.Function):
+    """A call of a C++ kernel that nobody traces."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        kernel: Kernel,
+        x: Tensor,
+        mask: Tensor | None,
+        num_heads: int,
+        eps: float,
+        keep: float,
+        *parameters: Tensor | None,
+    ) -> Tensor:
+        kept, ready = kernel.new_kept(x, num_heads), kernel.prepare(x, parameters)
+        y = cpu.forward(kernel.source, x, ready, kept, mask, num_heads, eps, keep)
+        ctx.save_for_backward(x, mask, *kept, *parameters)
+        ctx.kernel, ctx.num_heads, ctx.keep, ctx.backend = kernel, num_heads, keep, "compiled"
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *dy: Tensor) -> tuple[Tensor | None, ...]:
+        dx, *gradients = ctx.kernel.differentiate(ctx, dy[0])
+        return (None, dx, None, None, None, None, *gradients)
 
 
-@_forward.register_fake
-def _(x: Tensor, alpha: Tensor, beta: Tensor, gamma: Any, num_heads: int, *_: Any) -> Any:
-    wide, rows = _wide(x), x.shape[:-1]
-    empty = x.new_empty
-    return empty(x.shape), empty(rows, dtype=wide), empty((*rows, num_heads), dtype=wide)
-
-
-@torch.library.custom_op("vision::seednorm_backward", mutates_args=())
-def _backward(
-    dy: Tensor,
-    x: Tensor,
-    alpha: Tensor,
-    beta: Tensor,
-    gamma: Tensor | None,
-    rstd: Tensor,
-    s: Tensor,
-    num_heads: int,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    """dx `[..., D]` in x's dtype; gradients of alpha, beta, gamma as one `[3, D]`, as s."""
-    kernel, parameters = _kernel(backend, x, alpha, beta, gamma)
-    rows = _rows(x)
-    kept = rstd.view(-1), s.view(len(rows), num_heads)
-    dx, sums = kernel.backward(_rows(dy), rows, *parameters, *kept, num_heads)
-    return dx.view(x.shape), sums
-
-
-@_backward.register_fake
-def _(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape), x.new_empty((3, x.shape[-1]), dtype=_wide(x))
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    x, alpha, beta, gamma, ctx.num_heads, _, ctx.backend = inputs
-    ctx.save_for_backward(x, alpha, beta, gamma, *output[1:])
-    ctx.mark_non_differentiable(*output[1:])
-    ctx.set_materialize_grads(False)
-
-
-def _differentiate(ctx: Any, dy: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-    if dy is None:
-        return (None,) * 7
-    x, alpha, beta, gamma, rstd, s = ctx.saved_tensors
-    dx, sums = _backward(dy, x, alpha, beta, gamma, rstd, s, ctx.num_heads, ctx.backend)
-    dalpha, dbeta, dgamma = sums.unbind()
-    gradients = (dx, dalpha.to(alpha.dtype), dbeta.to(beta.dtype))
-    return (*gradients, None if gamma is None else dgamma.to(gamma.dtype), None, None, None)
-
-
-def _refuse(ctx: Any, *_: Tensor | None) -> tuple[None, ...]:
-    raise RuntimeError(
-        "the fused SeeDNorm has no second derivative; for one set backend: eager in the norm's "
-        "options, or VISION_NORM_BACKEND=eager"
+def _is_traced(x: Tensor) -> bool:
+    """Whether somebody records operators, and would not see a direct call."""
+    return (
+        torch.compiler.is_compiling()
+        or type(x) not in (Tensor, nn.Parameter)
+        or torch.jit.is_tracing()
     )
 
 
-_forward.register_autograd(_differentiate, setup_context=_save)
-_backward.register_autograd(_refuse)
+@cache
+def _constant(value: float, dim: int, dtype: torch.dtype) -> Tensor:
+    return torch.full((dim,), value, dtype=dtype)
 
 
-def _kernel(backend: str, x: Tensor, *parameters: Tensor | None) -> tuple[Any, list[Any]]:
-    """The module whose `forward` and `backward` compute, and the parameters as it reads them."""
-    given = [p if p is None else p.detach().contiguous() for p in parameters]
-    if backend == "compiled":
-        return seednorm_cpu, [p if p is None else p.to(_wide(x)) for p in given]
-    if backend == "triton":
-        from vision.norms.kernels import seednorm_triton  # triton is optional
-
-        return seednorm_triton, given
-    raise ValueError(f"backend {backend!r} is no kernel; valid: triton, compiled")
+def _sizes(x: Tensor, parameters: Sequence[Tensor | None]) -> list[int]:
+    return [x.shape[-1] if p is None else p.numel() for p in parameters]
 
 
 def _wide(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
-
-
-def _rows(x: Tensor) -> Tensor:
-    """`[R, D]` with the last axis contiguous: a view where strides allow one, otherwise a copy."""
-    dim = x.shape[-1]
-    rows = x.detach().reshape(x.numel() // dim, dim)
-    return rows if rows.stride(1) == 1 or dim == 1 else rows.contiguous()
+    return torch.float64 if x.dtype is torch.float64 else torch.float32

@@ -187,7 +187,7 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y `[R, D]` in x's dtype, 1/RMS `[R]` and tanh values `[R, H]` in float32 (float64 for it).
 
-    Arguments as in `ops.seednorm`, with x `[R, D]` of any row stride, its last axis contiguous, and
+    Arguments as in `ops.Kernel`, with x `[R, D]` of any row stride, its last axis contiguous, and
     contiguous parameters of any floating dtype.
     """
     rows, dim = x.shape

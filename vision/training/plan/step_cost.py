@@ -20,8 +20,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from vision.config import Config
+from vision.norms.fused import FusedNorm
 from vision.norms.registry import load_norm_module
-from vision.norms.seednorm import SeeDNorm
 from vision.registry import TASKS
 
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -149,7 +149,12 @@ def fake_tensors() -> Iterator[None]:
 
 
 def use_fused_kernels(model: nn.Module) -> None:
-    """Let each SeeDNorm call its GPU operator; its own choice goes by the device, here the CPU."""
+    """Let each norm do as on a GPU: its own choice goes by the device, here the CPU."""
     for norm in model.modules():
-        if isinstance(norm, SeeDNorm) and norm.backend != "eager" and not norm.dropout_rate:
+        if not isinstance(norm, FusedNorm) or norm.backend == "eager":
+            continue
+        dropping = bool(getattr(norm, "dropout_rate", 0))
+        if norm.kernel is None or norm.kernel.triton is None or dropping:
+            norm.backend = "eager"
+        else:
             norm.normalize_promoted = partial(norm.fused, backend="triton")  # type: ignore[method-assign]

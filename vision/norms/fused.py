@@ -1,0 +1,64 @@
+"""What norms with a fused kernel share: the option `backend`, and who computes."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from vision.norms.base import Norm
+from vision.norms.kernels.backend import choose_backend, requested_backend
+from vision.norms.kernels.ops import Kernel
+
+
+class FusedNorm(Norm):
+    """A norm whose formula, `normalize`, has a kernel too.
+
+    Attributes:
+        kernel: The kernel; None in a class that changes the formula of its parent and has none.
+        backend: "triton" (GPU) or "compiled" (CPU) for the kernel, "eager" for the plain formula,
+            "auto" to choose by device and dtype. The environment variable VISION_NORM_BACKEND
+            overrides it.
+
+    Args:
+        dim: Number of channels.
+        affine: As in `Norm`.
+        channels_first: As in `Norm`.
+        backend: See above.
+
+    Raises:
+        ValueError: `backend` is not available here.
+    """
+
+    kernel: ClassVar[Kernel | None] = None
+
+    def __init__(self, dim: int, *, affine: bool, channels_first: bool, backend: str) -> None:
+        super().__init__(dim, affine=affine, channels_first=channels_first)
+        self.backend = requested_backend(backend)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "normalize" in vars(cls) and "kernel" not in vars(cls):
+            cls.kernel = None
+
+    def normalize_promoted(self, x: Tensor) -> Tensor:
+        backend = self.choose(x)
+        if backend == "eager":
+            return super().normalize_promoted(x)
+        return self.fused(x, backend)
+
+    def choose(self, x: Tensor) -> str:
+        """The backend for `x`: "triton", "compiled" or "eager"."""
+        if self.kernel is None:
+            return "eager"
+        return choose_backend(self.backend, x, self.dim, self.kernel)
+
+    def fused(self, x: Tensor, backend: str) -> Tensor:
+        """The norm of channels-last `x`, any dtype, by a kernel's name."""
+        assert self.kernel is not None
+        parameters = [getattr(self, name) for name in self.kernel.parameters]
+        return self.kernel(x, *parameters, eps=getattr(self, "eps", 0.0), backend=backend)
+
+    def extra_repr(self) -> str:
+        text = super().extra_repr()
+        return text if self.backend == "auto" else f"{text}, backend={self.backend}"

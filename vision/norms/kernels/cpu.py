@@ -1,0 +1,128 @@
+"""The C++ kernels of the folder cpu/: tensors in, tensors out."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vision.norms.kernels.cpu_build import load_library
+
+DTYPES = {
+    torch.float32: "float32",
+    torch.float64: "float64",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+}
+MAX_PARAMETERS = 4
+
+_POINTER, _INT64 = ctypes.c_void_p, ctypes.c_int64
+# parameters, rstd, values per head, mask; keep, eps; rows, dim, heads; threads (struct Call)
+_CALL = [*[_POINTER] * 7, *[ctypes.c_double] * 2, *[_INT64] * 3, ctypes.c_int]
+_ARGUMENTS = {
+    "forward": [_POINTER, _INT64, _POINTER, *_CALL],
+    "backward": [*[_POINTER, _INT64] * 2, _POINTER, _POINTER, *_CALL],
+}
+_wide = {dtype: torch.promote_types(dtype, torch.float32) for dtype in DTYPES}
+
+
+def forward(
+    source: Path,
+    x: Tensor,
+    parameters: Sequence[Tensor],
+    kept: Sequence[Tensor],
+    mask: Tensor | None,
+    num_heads: int,
+    eps: float,
+    keep: float,
+) -> Tensor:
+    """y, `[..., D]`, contiguous, in x's dtype; fills `kept`.
+
+    Args:
+        source: The kernel's C++ file.
+        x: `[..., D]`, any strides.
+        parameters: At most four, float64 for float64 x and float32 otherwise, contiguous.
+        kept: What the backward needs besides: 1/RMS `[R]` and values per head `[R, H]`, or less.
+        mask: `[R, H]` bool, contiguous, false where a head's coefficient is dropped.
+        num_heads: H.
+        eps: Added to the mean square.
+        keep: Probability that a coefficient is not dropped.
+    """
+    rows, stride = _rows(x)
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    call = _call(x, parameters, kept, mask, num_heads, eps, keep)
+    function(source, "forward", x.dtype)(rows.data_ptr(), stride, y.data_ptr(), *call)
+    return y
+
+
+def backward(
+    source: Path,
+    dy: Tensor,
+    x: Tensor,
+    parameters: Sequence[Tensor],
+    kept: Sequence[Tensor],
+    mask: Tensor | None,
+    num_heads: int,
+    keep: float,
+) -> tuple[Tensor, Tensor]:
+    """dx as y in `forward`, and the parameters' gradients, one after the other, `[N]`.
+
+    The bits of both depend neither on the run nor on the number of threads.
+    """
+    rows, stride = _rows(x)
+    grad, grad_stride = _rows(dy)
+    dx = torch.empty_like(x, memory_format=torch.contiguous_format)
+    sums = torch.empty(sum([p.numel() for p in parameters]), dtype=_wide[x.dtype])
+    call = _call(x, parameters, kept, mask, num_heads, 0.0, keep)
+    function(source, "backward", x.dtype)(
+        *(rows.data_ptr(), stride, grad.data_ptr(), grad_stride, dx.data_ptr(), sums.data_ptr()),
+        *call,
+    )
+    return dx, sums
+
+
+@cache
+def function(source: Path, name: str, dtype: torch.dtype) -> Any:
+    """The C function "forward" or "backward" for x of a dtype; builds the library when first asked.
+
+    Raises:
+        UnavailableError: it cannot be built here.
+    """
+    found = getattr(load_library(source), f"{name}_{DTYPES[dtype]}")
+    found.argtypes, found.restype = _ARGUMENTS[name], None
+    return found
+
+
+def _call(
+    x: Tensor,
+    parameters: Sequence[Tensor],
+    kept: Sequence[Tensor],
+    mask: Tensor | None,
+    num_heads: int,
+    eps: float,
+    keep: float,
+) -> list[Any]:
+    """The arguments `_CALL`."""
+    dim = x.shape[-1]
+    pointers: list[Any] = [p.data_ptr() for p in parameters]
+    pointers += [None] * (MAX_PARAMETERS - len(pointers))
+    pointers += [k.data_ptr() for k in kept]
+    pointers += [None] * (MAX_PARAMETERS + 2 - len(pointers))
+    pointers.append(None if mask is None else mask.data_ptr())
+    sizes = (keep, eps, x.numel() // dim, dim, num_heads, torch.get_num_threads())
+    return [*pointers, *sizes]
+
+
+def _rows(x: Tensor) -> tuple[Tensor, int]:
+    """x as rows whose elements are adjacent, and from one row to the next; copied if it must be."""
+    dim = x.shape[-1]
+    if x.is_contiguous():
+        return x, dim
+    rows = x.reshape(x.numel() // dim, dim)
+    rows = rows if rows.stride(1) == 1 or dim == 1 else rows.contiguous()
+    return rows, rows.stride(0)

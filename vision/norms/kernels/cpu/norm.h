@@ -1,0 +1,148 @@
+// The skeleton of every CPU kernel: rows, threads, dtypes, and the sums of parameter gradients.
+//
+// A norm is a class template over the dtype S of the arithmetic. An object of it belongs to one
+// thread and may hold scratch memory. It has
+//
+//   Norm(const Call<S>& call)
+//   void forward(int64_t row, const S* x, S* y)         one row [dim]
+//   void backward(int64_t row, const S* x, const S* g, S* dx, S* sums)
+//   static constexpr int vectors                          `sums` is [vectors, dim] ...
+//   static void finish(const Call<S>&, const S* sums, S* gradients)   ... over all rows, from which
+//       this computes the parameters' gradients, one after the other
+//
+// and EXPORT_NORM(name, Norm) makes its functions. See rmsnorm.cpp; elementwise norms need less
+// (elementwise.h). cpu_build.py builds one file into one shared library with a plain C interface.
+// OpenMP symbols stay undefined in it and resolve to the runtime that torch has loaded: a second
+// runtime would compete with it for the cores.
+
+#pragma once
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "vectors.h"
+
+// The arguments of a call that do not depend on the dtype of x.
+template <typename S> struct Call {
+  const S* parameters[4];  // in the order in which ops.py lists them
+  S *rstd, *heads_kept;    // [rows] and [rows, heads], for the backward; null in a norm without
+  const uint8_t* mask;     // [rows, heads], 0 where a head's coefficient is dropped; or null
+  double keep;             // the probability that it is not
+  double eps;
+  int64_t rows, dim, heads;
+};
+
+namespace {
+
+// A result over 32 MiB is new memory (the allocator keeps no block that large), and its page faults
+// cost as much as the arithmetic. One call for the pages of the next rows is cheaper, and they are
+// in the cache when the rows are written. Only a hint: systems without it work too.
+constexpr int64_t kBatch = 64;
+template <typename T> void populate(T* result, int64_t row, int64_t rows, int64_t dim) {
+#ifdef MADV_POPULATE_WRITE
+  constexpr uintptr_t page = 4096;
+  if (rows * dim * int64_t{sizeof(T)} < (int64_t{1} << 25)) return;
+  const int64_t last = row + kBatch < rows ? row + kBatch : rows;
+  const uintptr_t from = (reinterpret_cast<uintptr_t>(result + row * dim) + page - 1) & ~(page - 1);
+  const uintptr_t to = reinterpret_cast<uintptr_t>(result + last * dim) & ~(page - 1);
+  if (to > from) madvise(reinterpret_cast<void*>(from), to - from, MADV_POPULATE_WRITE);
+#endif
+}
+
+// A thread should have this many elements to be worth starting.
+constexpr int64_t kGrain = 1 << 14;
+inline int use_threads(int64_t rows, int64_t dim, int threads) {
+  return static_cast<int>(std::clamp<int64_t>(rows * dim / kGrain, 1, threads));
+}
+
+template <typename Norm, typename T, typename S>
+void run_forward(const T* x, int64_t stride, T* y, const Call<S>& call, int threads) {
+  const int64_t rows = call.rows, dim = call.dim;
+#pragma omp parallel num_threads(use_threads(rows, dim, threads))
+  {
+    Norm norm(call);
+    std::vector<S> in(dim), out(dim);
+#pragma omp for schedule(static)
+    for (int64_t row = 0; row < rows; ++row) {
+      if (row % kBatch == 0) populate(y, row, rows, dim);
+      const S* wide = open(x + row * stride, in.data(), dim);
+      S* result = place(y + row * dim, out.data());
+      norm.forward(row, wide, result);
+      close(result, y + row * dim, dim);
+    }
+  }
+}
+
+// A chunk is a fixed range of rows with sums of its own, so the result depends neither on which
+// thread takes it nor on the number of threads. A static schedule gives a thread adjacent rows, so
+// threads seldom touch the same new page.
+constexpr int64_t kChunks = 64, kChunkRows = 16;
+
+template <typename Norm, typename T, typename S>
+void run_backward(const T* x, int64_t x_stride, const T* dy, int64_t dy_stride, T* dx, S* gradients,
+                  const Call<S>& call, int threads) {
+  const int64_t rows = call.rows, dim = call.dim, all = Norm::vectors * dim;
+  const int64_t chunks = std::min(kChunks, (rows + kChunkRows - 1) / kChunkRows);
+  const int64_t size = chunks > 0 ? (rows + chunks - 1) / chunks : 0;
+  static thread_local std::vector<S> partial;  // kept: new memory would cost page faults
+  if (static_cast<int64_t>(partial.size()) < (chunks + 1) * all) partial.resize((chunks + 1) * all);
+  S *const total = partial.data(), *const first = total + all;
+#pragma omp parallel num_threads(use_threads(rows, dim, threads))
+  {
+    Norm norm(call);
+    std::vector<S> in(dim), grad(dim), out(dim);
+#pragma omp for schedule(static)
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      S* own = first + chunk * all;
+      std::fill(own, own + all, S{0});
+      const int64_t end = std::min((chunk + 1) * size, rows);
+      for (int64_t row = chunk * size; row < end; ++row) {
+        if (row % kBatch == 0) populate(dx, row, rows, dim);
+        const S* wide = open(x + row * x_stride, in.data(), dim);
+        const S* wide_grad = open(dy + row * dy_stride, grad.data(), dim);
+        S* result = place(dx + row * dim, out.data());
+        norm.backward(row, wide, wide_grad, result, own);
+        close(result, dx + row * dim, dim);
+      }
+    }
+#pragma omp for schedule(static)
+    for (int64_t block = 0; block < all; block += 256) {
+      const int64_t end = std::min(block + 256, all);
+      std::fill(total + block, total + end, S{0});
+      for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+        const S* own = first + chunk * all;
+        for (int64_t i = block; i < end; ++i) total[i] += own[i];
+      }
+    }
+  }
+  Norm::finish(call, total, gradients);
+}
+
+}  // namespace
+
+// T: dtype of x, S: that of the arithmetic. ops.py holds the same list of arguments.
+#define EXPORT_NORM_OF(NORM, DTYPE, T, S)                                                          \
+  extern "C" void forward_##DTYPE(                                                                 \
+      const T* x, int64_t stride, T* y, const S* p0, const S* p1, const S* p2, const S* p3,        \
+      S* rstd, S* heads_kept, const uint8_t* mask, double keep, double eps, int64_t rows,          \
+      int64_t dim, int64_t heads, int threads) {                                                   \
+    const Call<S> call{{p0, p1, p2, p3}, rstd, heads_kept, mask, keep, eps, rows, dim, heads};     \
+    run_forward<NORM<S>>(x, stride, y, call, threads);                                             \
+  }                                                                                                \
+  extern "C" void backward_##DTYPE(                                                                \
+      const T* x, int64_t stride, const T* dy, int64_t dy_stride, T* dx, S* gradients,             \
+      const S* p0, const S* p1, const S* p2, const S* p3, S* rstd, S* heads_kept,                  \
+      const uint8_t* mask, double keep, double eps, int64_t rows, int64_t dim, int64_t heads,      \
+      int threads) {                                                                               \
+    const Call<S> call{{p0, p1, p2, p3}, rstd, heads_kept, mask, keep, eps, rows, dim, heads};     \
+    run_backward<NORM<S>>(x, stride, dy, dy_stride, dx, gradients, call, threads);                 \
+  }
+
+#define EXPORT_NORM(NORM)                                                                          \
+  EXPORT_NORM_OF(NORM, float32, float, float)                                                      \
+  EXPORT_NORM_OF(NORM, float64, double, double)                                                    \
+  EXPORT_NORM_OF(NORM, bfloat16, BFloat16, float)                                                  \
+  EXPORT_NORM_OF(NORM, float16, _Float16, float)

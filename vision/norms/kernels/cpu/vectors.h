@@ -1,0 +1,190 @@
+// What the CPU kernels compute with: half precision, SIMD vectors, loops and sums over a row.
+//
+// Nothing here includes libtorch, so a kernel is built in seconds. Arithmetic is in float for half
+// precision and float, in double for double.
+
+#pragma once
+
+#ifdef __F16C__
+#include <immintrin.h>
+#endif
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+struct BFloat16 { uint16_t bits; };
+
+inline float widen(BFloat16 value) {
+  const uint32_t bits = static_cast<uint32_t>(value.bits) << 16;
+  float wide;
+  std::memcpy(&wide, &bits, sizeof wide);
+  return wide;
+}
+inline float widen(_Float16 value) { return static_cast<float>(value); }
+
+inline void narrow(float value, BFloat16& out) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  const uint32_t nearest_even = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;  // rounding could carry it to infinity
+  out.bits = static_cast<uint16_t>(is_nan ? 0x7fc0u : nearest_even);
+}
+inline void narrow(float value, _Float16& out) { out = static_cast<_Float16>(value); }
+
+// A row in the precision of the arithmetic: the row itself, or its copy in `buffer`.
+template <typename S> const S* open(const S* row, S*, int64_t) { return row; }
+template <typename T, typename S> const S* open(const T* row, S* buffer, int64_t dim) {
+#pragma omp simd
+  for (int64_t i = 0; i < dim; ++i) buffer[i] = widen(row[i]);
+  return buffer;
+}
+
+// Where to compute a row's result, and the step that writes it into the tensor.
+template <typename S> S* place(S* row, S*) { return row; }
+template <typename T, typename S> S* place(T*, S* buffer) { return buffer; }
+template <typename S> void close(const S*, S*, int64_t) {}
+template <typename T, typename S> void close(const S* buffer, T* row, int64_t dim) {
+#pragma omp simd
+  for (int64_t i = 0; i < dim; ++i) narrow(buffer[i], row[i]);
+}
+
+#ifdef __F16C__  // the compiler would convert one number at a time
+inline const float* open(const _Float16* row, float* buffer, int64_t dim) {
+  int64_t i = 0;
+  for (; i + 8 <= dim; i += 8)
+    _mm256_storeu_ps(
+        buffer + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row + i))));
+  for (; i < dim; ++i) buffer[i] = widen(row[i]);
+  return buffer;
+}
+inline void close(const float* buffer, _Float16* row, int64_t dim) {
+  int64_t i = 0;
+  for (; i + 8 <= dim; i += 8)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(row + i),
+                     _mm256_cvtps_ph(_mm256_loadu_ps(buffer + i), _MM_FROUND_TO_NEAREST_INT));
+  for (; i < dim; ++i) narrow(buffer[i], row[i]);
+}
+#endif
+
+#ifdef __AVX512F__
+constexpr int kBytes = 64;
+#else
+constexpr int kBytes = 32;
+#endif
+
+// A SIMD vector.
+template <typename S, int bytes> struct Vector {
+  static constexpr int size = bytes / sizeof(S);
+  typedef S type __attribute__((vector_size(bytes)));
+  typedef S unaligned __attribute__((vector_size(bytes), aligned(sizeof(S)), may_alias));
+  static type load(const S* from) { return *reinterpret_cast<const unaligned*>(from); }
+  static void store(S* to, type value) { *reinterpret_cast<unaligned*>(to) = value; }
+  // the sum of its parts of 16 bytes
+  static auto quarter(type v) {
+    if constexpr (bytes == 16) {
+      return v;
+    } else {
+      using Half = Vector<S, bytes / 2>;
+      typename Half::type parts[2];
+      std::memcpy(parts, &v, bytes);
+      return Half::quarter(parts[0] + parts[1]);
+    }
+  }
+  static S sum(type v) {
+    static_assert(bytes == 16, "take its quarter");
+    if constexpr (size == 4) return (v[0] + v[1]) + (v[2] + v[3]);
+    return v[0] + v[1];
+  }
+};
+// One element, where a vector does not fit.
+template <typename S> struct One {
+  typedef S type;
+  static S load(const S* from) { return *from; }
+  static void store(S* to, S value) { *to = value; }
+};
+
+// The sum over [i, end) of what term(kind, i) returns for the elements from i on; kind is a Vector or
+// One. It is left as a vector of 16 bytes, whose elements are to be added. The order of additions
+// depends on the length of the range alone.
+template <typename S, int bytes = kBytes, typename Term>
+typename Vector<S, 16>::type partial_sum(int64_t i, int64_t end, const Term& term) {
+  using V = Vector<S, bytes>;
+  typename V::type total{};
+  if constexpr (bytes == kBytes) {
+    if (end - i < V::size) return partial_sum<S, bytes / 2>(i, end, term);  // a narrow head
+    if (i + 4 * V::size <= end) {  // several sums hide the latency of an addition
+      typename V::type second{}, third{}, fourth{};
+      for (; i + 4 * V::size <= end; i += 4 * V::size) {
+        total += term(V{}, i);
+        second += term(V{}, i + V::size);
+        third += term(V{}, i + 2 * V::size);
+        fourth += term(V{}, i + 3 * V::size);
+      }
+      total = (total + second) + (third + fourth);
+    }
+  }
+  for (; i + V::size <= end; i += V::size) total += term(V{}, i);
+  auto result = V::quarter(total);
+  if (i == end) return result;
+  if constexpr (bytes > 16) {
+    result += partial_sum<S, bytes / 2>(i, end, term);
+  } else {
+    for (; i < end; ++i) result[0] += term(One<S>{}, i);
+  }
+  return result;
+}
+
+// The same, as one number.
+template <typename S, typename Term> S sum(int64_t begin, int64_t end, const Term& term) {
+  return Vector<S, 16>::sum(partial_sum<S>(begin, end, term));
+}
+
+// Sums of pairs: of a and then of b.
+inline Vector<float, 16>::type pairs(Vector<float, 16>::type a, Vector<float, 16>::type b) {
+  typedef int32_t Lanes __attribute__((vector_size(16)));
+  return __builtin_shuffle(a, b, Lanes{0, 2, 4, 6}) + __builtin_shuffle(a, b, Lanes{1, 3, 5, 7});
+}
+
+// out[h] = the sum over head h of a row. Sums within a vector are taken of four heads at a time.
+template <typename S, typename Term>
+void head_sums(int64_t heads, int64_t width, const Term& term, S* out) {
+  int64_t h = 0;
+  const auto part = [&](int64_t head) {
+    return partial_sum<S>(head * width, (head + 1) * width, term);
+  };
+  if constexpr (sizeof(S) == 4) {
+    for (; h + 4 <= heads; h += 4) {
+      const auto first = pairs(part(h), part(h + 1));
+      Vector<S, 16>::store(out + h, pairs(first, pairs(part(h + 2), part(h + 3))));
+    }
+  }
+  for (; h < heads; ++h) out[h] = Vector<S, 16>::sum(part(h));
+}
+
+// tanh in float, a fraction of polynomials, which vectorizes; the library's tanhf would not, and one
+// call per head would cost as much as the rest of a row. Relative error below 4e-7. Beyond ±9 it is
+// exactly ±1, so that 1 − tanh² is 0 and no large x meets a slope that is only nearly 0.
+inline float fast_tanh(float v) {
+  float z = v > 9.0f ? 9.0f : v;  // NaN passes comparisons
+  z = z < -9.0f ? -9.0f : z;
+  const float u = z * z;
+  const float above =
+      0.999999979f +
+      u * (0.133778019f + u * (0.00349175603f + u * (2.05458612e-05f + u * 1.32666775e-08f)));
+  const float below =
+      1.0f + u * (0.467111167f + u * (0.0258624124f + u * (0.00032793613f + u * 7.74063357e-07f)));
+  float result = z * above / below;
+  result = v > 9.0f ? 1.0f : result;
+  return v < -9.0f ? -1.0f : result;
+}
+inline double fast_tanh(double v) { return std::tanh(v); }
+
+// Writes heads[h] to each of the `width` elements of head h; `out` has room for a vector more.
+template <typename S> void spread(const S* heads, int64_t count, int64_t width, S* out) {
+  using V = Vector<S, kBytes>;
+  for (int64_t h = 0; h < count; ++h) {
+    const typename V::type value = heads[h] - typename V::type{};
+    for (int64_t i = h * width; i < (h + 1) * width; i += V::size) V::store(out + i, value);
+  }
+}
