@@ -44,6 +44,14 @@ CODES = {"SIGKILL": -9, "SIGTERM": 75, "SIGINT": 75}
 Tool = Callable[..., subprocess.CompletedProcess]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
 @pytest.fixture(scope="session")
 def small() -> list[str]:
     """Overrides that make a shipped ViT config small enough for a test."""

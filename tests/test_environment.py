@@ -36,3 +36,21 @@ def test_a_device_that_is_not_there_is_named() -> None:
     for name in ("nonsense", "cuda:99"):
         with pytest.raises(ValueError, match=f"device '{name}': this machine has cpu"):
             choose_device(name)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_the_device_that_was_named_becomes_the_current_one() -> None:
+    before = torch.cuda.current_device()
+    choose_device("cuda:1")
+    try:
+        assert torch.empty(1, device="cuda").device.index == 1
+    finally:
+        torch.cuda.set_device(before)
+
+
+@pytest.mark.gpu
+def test_float32_products_take_tf32_in_every_tool() -> None:
+    choose_device("cuda")
+    assert torch.get_float32_matmul_precision() == "high"
+    assert torch.backends.cudnn.allow_tf32

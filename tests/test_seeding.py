@@ -83,7 +83,7 @@ def test_only_accelerators_in_use_are_touched(
     assert seen == ([0, 1] if in_use else [])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 def test_cuda_draws_follow_from_the_seed_and_are_restored() -> None:
     def draw() -> float:
         return torch.rand((), device="cuda").item()

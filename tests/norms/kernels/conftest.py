@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -38,9 +39,9 @@ class Place:
         return f"{self.backend}-{self.device}"
 
 
-PLACES = [Place("triton", "cpu")] if INTERPRETED else [Place("compiled", "cpu")]
+PLACES: list[Any] = [Place("triton", "cpu")] if INTERPRETED else [Place("compiled", "cpu")]
 if torch.cuda.is_available() and not INTERPRETED:
-    PLACES.append(Place("triton", "cuda"))
+    PLACES.append(pytest.param(Place("triton", "cuda"), marks=pytest.mark.gpu))
 
 
 @pytest.fixture(params=PLACES, ids=str, scope="session")

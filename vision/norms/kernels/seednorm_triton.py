@@ -15,6 +15,7 @@ repeated on the same device gives the same bits.
 # (the arguments of what Triton compiles are pointers, scalars and constants)
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -197,11 +198,12 @@ def forward(
     s = torch.empty(rows, num_heads, dtype=wide, device=x.device)
     if rows:
         config = forward_config(dim, num_heads, _WAVE)
-        forward_kernel[(triton.cdiv(rows, config.rows),)](
-            *(x, y, alpha, beta, alpha if gamma is None else gamma, rstd, s, rows, x.stride(0)),
-            EPS=eps,
-            **_constants(x, num_heads, gamma, config),
-        )
+        with _device_of(x):
+            forward_kernel[(triton.cdiv(rows, config.rows),)](
+                *(x, y, alpha, beta, alpha if gamma is None else gamma, rstd, s, rows, x.stride(0)),
+                EPS=eps,
+                **_constants(x, num_heads, gamma, config),
+            )
     return y, rstd, s
 
 
@@ -227,14 +229,20 @@ def backward(
     programs = min(triton.cdiv(rows, config.rows), config.programs)
     make = torch.empty if config.in_registers else torch.zeros
     partial = make(programs, 3, dim, dtype=rstd.dtype, device=x.device)
-    backward_kernel[(programs,)](
-        *(x, dy, dx, alpha, beta, alpha if gamma is None else gamma, rstd, s, partial),
-        *(rows, x.stride(0), dy.stride(0)),
-        PREFETCH=config.prefetch,
-        IN_REGISTERS=config.in_registers,
-        **_constants(x, num_heads, gamma, config),
-    )
+    with _device_of(x):
+        backward_kernel[(programs,)](
+            *(x, dy, dx, alpha, beta, alpha if gamma is None else gamma, rstd, s, partial),
+            *(rows, x.stride(0), dy.stride(0)),
+            PREFETCH=config.prefetch,
+            IN_REGISTERS=config.in_registers,
+            **_constants(x, num_heads, gamma, config),
+        )
     return dx, partial.sum(0)
+
+
+def _device_of(x: Tensor) -> AbstractContextManager[object]:
+    """Triton launches on the current device, whatever its arguments are on."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
 def _constants(
