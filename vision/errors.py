@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Collection
 from typing import NoReturn
 
+DIVERGED = 3  # exit code of a training that diverged
 _MOST_LETTERS = 1000  # of an error
 
 
@@ -66,6 +67,12 @@ def first_line(error: object) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
 
 
+def nondeterministic(error: RuntimeError) -> str | None:
+    """The operation that torch refuses to compute in deterministic mode; None for other errors."""
+    found = re.match(r"(\S+) does not have a deterministic implementation", str(error))
+    return found and found[1]
+
+
 def run_tool(main: Callable[[], None]) -> NoReturn:
     """Run a script's `main` and exit with its code.
 
@@ -79,7 +86,7 @@ def run_tool(main: Callable[[], None]) -> NoReturn:
     except CorruptImageError as error:
         _stop(corrupt_line(error), 2)
     except FloatingPointError as error:
-        _stop(str(error), 3)
+        _stop(str(error), DIVERGED)
     except UnwritableError as error:
         _stop(str(error), 1)
     except KeyboardInterrupt:
@@ -88,5 +95,6 @@ def run_tool(main: Callable[[], None]) -> NoReturn:
 
 
 def _stop(line: str, code: int) -> NoReturn:
-    print(f"error: {line}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"error: {line}\n")  # at once: processes may share the stream
+    sys.stderr.flush()
     sys.exit(code)

@@ -63,7 +63,7 @@ def equal(first: list[Batch], second: list[Batch]) -> bool:
     return len(first) == len(second) and all(
         torch.equal(a, b)
         for x, y in zip(first, second, strict=True)
-        for a, b in zip(x, y, strict=True)
+        for a, b in zip([*x[:4], *x.draws], [*y[:4], *y.draws], strict=True)
     )
 
 

@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,25 @@ from vision.checkpoints.read import read_checkpoint, read_step
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 REQUEUE = 75
+NAN_ON_RANK_1 = """
+import os
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from vision.norms.base import Norm
+from vision.norms.registry import register_norm
+
+
+@register_norm("nan_on_rank_1")
+class NaNOnRank1(Norm):
+    def __init__(self, dim, *, affine=True, channels_first=False, device=None, dtype=None):
+        super().__init__(dim, affine=affine, channels_first=channels_first)
+
+    def normalize(self, x: Tensor) -> Tensor:
+        y = F.layer_norm(x, x.shape[-1:])
+        return y * float("nan") if os.environ["RANK"] == "1" else y
+"""
 
 
 def at(step: int, kind: str, rank: int) -> str:
@@ -94,3 +114,26 @@ def test_two_nodes_meet_by_torchrun(
     assert [node.returncode for node in nodes] == [0, 0], "\n".join(outputs)
     assert "epoch 2/2" in outputs[0] and "epoch 2/2" not in outputs[1]  # rank 0 prints
     assert_same_weights(tmp_path / "nodes", runs / "classify_1")
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_loss_that_is_nan_on_one_rank_ends_all_with_one_message(
+    strategy: str,
+    world: Callable[..., str],
+    make_arguments: Callable[..., list[str]],
+    tmp_path: Path,
+) -> None:
+    module = tmp_path / "nan_on_rank_1.py"
+    module.write_text(NAN_ON_RANK_1)
+    extra = [
+        "norm.name=nan_on_rank_1", f"norm.module={module}", f"trainer.strategy={strategy}",
+        "trainer.log_every_n_steps=1",
+    ]  # fmt: skip
+    run = make_arguments("nan", "norm", 2, extra, tmp_path)
+    started = time.monotonic()
+    output = world(2, [run], codes=[3, 3])
+    assert time.monotonic() - started < 60
+    errors = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, output
+    assert "the loss is nan, first seen in blocks.0.norm1 (NaNOnRank1) on rank 1" in errors[0]
+    assert "Traceback" not in output

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ import vision.diffusion.load_pipeline
 import vision.tasks.classify
 import vision.tasks.dit
 import vision.tasks.mae  # noqa: F401
+from vision.errors import run_tool
 from vision.training.check import load_checked
 from vision.training.train import train
 
@@ -42,7 +44,11 @@ def be_rank(rank: int, request: dict[str, Any], port: int) -> None:
     variables = slurm if request.get("slurm") else torchrun
     os.environ.update(variables(str(rank), str(request["world"])))
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    for arguments in request["runs"]:
+    run_tool(partial(train_all, request["runs"]))
+
+
+def train_all(runs: list[list[str]]) -> None:
+    for arguments in runs:
         train(load_checked(arguments).config, resume=True)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -12,7 +12,7 @@ from vision.config import Config, load_config
 from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.dataset import Batch
 from vision.pictures import image_grid
-from vision.tasks.dit import DiTTask, fixed_draws
+from vision.tasks.dit import DiTTask
 from vision.training.callbacks.metrics_csv import MetricsCSV
 from vision.training.callbacks.samples import SampleGrid
 from vision.training.callbacks.seeding import StepSeeding
@@ -73,7 +73,9 @@ def test_validation_uses_the_same_noise_each_time_whatever_the_batch() -> None:
 
 def test_fixed_draws_cover_the_timesteps() -> None:
     task = make_task()
-    noise, t, _ = fixed_draws((0, "judge"), list(range(500)), torch.Size([1, 8, 8]), task.objective)
+    drawn = zip(*(task.draws(index, None) for index in range(500)), strict=True)
+    noise, t, _ = (torch.stack(values) for values in drawn)
+    assert noise.shape == (500, 1, 8, 8)
     assert noise.std().item() == pytest.approx(1, abs=0.02)
     assert t.float().mean().item() == pytest.approx(499.5, abs=40)
     assert t.min() < 20 and t.max() > 980

@@ -27,8 +27,8 @@ def batch(count: int, first: int = 0) -> Batch:
 
 def test_an_images_mask_depends_on_its_index_alone() -> None:
     task = MAETask(small("mae"), ["a", "b", "c"], steps_per_epoch=1)
-    together = task._noise([3, 4, 5])
-    assert torch.equal(together[1:2], task._noise([4]))
+    together = torch.stack([task.draws(index, None)[0] for index in (3, 4, 5)])
+    assert torch.equal(together[1:2], task.draws(4, None)[0][None])
     assert not torch.equal(together[0], together[1])
 
 

@@ -221,6 +221,8 @@ class TrainerConfig:
     sharded_checkpoint: bool = False  # fsdp: a folder with a file per rank instead of one file
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"] = "auto"
     compile: bool = False  # torch.compile the model
+    # two runs give the same bits on one kind of device; an operation that cannot ends the run
+    deterministic: bool = False
     val_every_n_epochs: int = setting(1, more_than=0)
     log_every_n_steps: int = setting(10, more_than=0)
     # diagnostics.csv of the norms; null: off

@@ -14,6 +14,7 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler
 from vision.config.schema import DataConfig
 from vision.datasets.check import IN_PACKAGES, check_data
 from vision.datasets.dataset import ImageDataset, ResumableLoader, Sample, collate
+from vision.datasets.draws import RandomDraws, with_draws
 from vision.datasets.image_files import image_mode
 from vision.datasets.latents import LatentDataset
 from vision.datasets.reader import Reader
@@ -71,6 +72,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.batch_multiple = batch_multiple
         self._class_names = class_names
         self._readers: dict[str, Reader] = {}
+        self.draws: RandomDraws | None = None  # of the task: `Batch.draws`, made by the workers
 
     def prepare_data(self) -> None:
         """Fetch what `data.download` allows; Lightning calls this in one process per node."""
@@ -159,7 +161,8 @@ class ImageDataModule(pl.LightningDataModule):
         )
         if dataset.reader.shard_sizes is not None:
             sampler = ReadAheadSampler(sampler, dataset.reader)
-        return ResumableLoader(dataset, batch_sampler=sampler, **self._loader_options())
+        drawn = with_draws(dataset, self.draws, training=True)
+        return ResumableLoader(drawn, batch_sampler=sampler, **self._loader_options())
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """Loader for the validation split: each image once over all ranks."""
@@ -203,12 +206,13 @@ class ImageDataModule(pl.LightningDataModule):
     ) -> DataLoader[Sample]:
         """Loader for evaluation of all `draws`; the last batch may be smaller."""
         dataset = self._dataset(split, training=False)
+        drawn = with_draws(dataset, self.draws, training=False)
         options = {**self._loader_options(), **options}
         if dataset.reader.shard_sizes is None:
-            return DataLoader(dataset, sampler=draws, batch_size=batch_size, **options)
+            return DataLoader(drawn, sampler=draws, batch_size=batch_size, **options)
         batches: Sampler[Any] = BatchSampler(draws, batch_size, drop_last=False)  # type: ignore[arg-type]
         ahead = ReadAheadSampler(batches, dataset.reader)
-        return DataLoader(dataset, batch_sampler=ahead, **options)
+        return DataLoader(drawn, batch_sampler=ahead, **options)
 
     def _dataset(self, split: str, training: bool) -> ImageDataset | LatentDataset:
         reader, config = self._reader(split), self.config

@@ -29,6 +29,7 @@ class Sample(NamedTuple):
     target: int
     index: int  # type: ignore[assignment]  # hides tuple.index
     skipped: int  # unreadable images passed on the way to this one
+    draws: tuple[Tensor, ...] = ()  # random numbers that the task needs for it
 
 
 class Batch(NamedTuple):
@@ -38,6 +39,7 @@ class Batch(NamedTuple):
     targets: Tensor  # [B] int64
     indices: Tensor  # [B] int64, position in the split
     skipped: Tensor  # [] int64
+    draws: Sequence[Tensor] = ()  # [B, ...] each: the images' `Sample.draws`
 
 
 @dataclass(eq=False)
@@ -117,6 +119,7 @@ def collate(samples: Sequence[Sample], shape: tuple[int, int, int]) -> Batch:
         targets=torch.tensor([s.target for s in kept], dtype=torch.int64),
         indices=torch.tensor([s.index for s in kept], dtype=torch.int64),
         skipped=torch.tensor(sum(s.skipped for s in samples), dtype=torch.int64),
+        draws=[default_collate(list(each)) for each in zip(*(s.draws for s in kept), strict=True)],
     )
 
 

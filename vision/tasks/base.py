@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, ClassVar
 
@@ -17,9 +18,11 @@ from torchmetrics import MeanMetric, Metric, SumMetric
 from vision.config import Config
 from vision.config.schema import ModelConfig
 from vision.datasets.dataset import Batch
+from vision.datasets.draws import RandomDraws
 from vision.datasets.sampler import training_length
 from vision.norms import Conversion, Norm
-from vision.tasks.finite import nonfinite_module, nonfinite_tensor
+from vision.tasks.finite import first_found, nonfinite_module, nonfinite_tensor
+from vision.tasks.inputs import draws_of
 from vision.tasks.optimizer import create_optimizer, create_schedule
 from vision.tasks.sharding import shard, whole_weights
 
@@ -67,7 +70,8 @@ class VisionTask(pl.LightningModule):
         self.train_loss = MeanMetric(nan_strategy="disable")  # a NaN must show in the mean
         # in the checkpoint, so that an epoch resumed halfway logs the mean over all of it
         self.train_loss.persistent(True)
-        self.skipped = SumMetric()
+        self.skipped = SumMetric(nan_strategy="disable")  # looking for a NaN waits for the device
+        self.draws: RandomDraws | None = None  # made for each image by the loader's workers
         self._evaluating = ExitStack()  # the weights are whole while it is open
 
     @classmethod
@@ -113,6 +117,11 @@ class VisionTask(pl.LightningModule):
         """What `model` is called with when one batch is evaluated."""
         return (batch.images,)
 
+    def draws_of(self, batch: Batch, training: bool) -> Sequence[Tensor]:
+        """`draws` for the images of a batch, on their device, each [B, ...]."""
+        assert self.draws is not None, "asked only by tasks that have them"
+        return draws_of(batch, self.draws, self.current_epoch if training else None)
+
     def evaluated_models(self) -> dict[str, nn.Module]:
         """The trained model and, if there is one, its average, by the prefix of their metrics."""
         return {"": self.model, **({} if self.ema is None else {"ema_": self.ema.module})}
@@ -139,7 +148,13 @@ class VisionTask(pl.LightningModule):
     def configure_model(self) -> None:
         """Shard the weights and their average over the ranks, if the strategy asks for it."""
         if self.device_mesh is not None:
-            shard(self.device_mesh["data_parallel"], self.model, self.ema and self.ema.module)
+            mixed = self.trainer.precision == "bf16-mixed"
+            shard(
+                self.device_mesh["data_parallel"],
+                self.model,
+                self.ema and self.ema.module,
+                compute_dtype=torch.bfloat16 if mixed else None,
+            )
             if self.ema is not None:
                 # buffers are not sharded and cannot be averaged in one call with DTensors
                 self.ema.foreach = False
@@ -155,27 +170,33 @@ class VisionTask(pl.LightningModule):
             norm.follow(progress)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of one batch, logged; stops if it is not finite."""
+        """Loss of one batch; in a watched step logged, and the run stops if it is not finite.
+
+        Nothing in the other steps waits for the device.
+        """
         loss = self.compute_loss(batch)
         count = len(batch.images)
         # weighted by images: a run may resume with batches of another size
         self.train_loss.update(loss.detach().expand(count))
         self.skipped.update(batch.skipped)
-        options: dict[str, Any] = {"prog_bar": True, "batch_size": count}
-        self.log("train/loss_step", loss.detach(), sync_dist=True, **options)
-        groups = self.trainer.optimizers[0].param_groups
-        self.log("train/lr", max(group["lr"] for group in groups), batch_size=count)
-        # only now and then: reading the value waits for the device
-        if batch_idx % self.config.trainer.log_every_n_steps == 0:
+        if self._watched():
+            self.log("train/loss_step", loss.detach(), sync_dist=True, batch_size=count)
+            groups = self.trainer.optimizers[0].param_groups
+            self.log("train/lr", max(group["lr"] for group in groups), batch_size=count)
             self._check_finite(loss.item(), batch)
         if self.trainer.is_last_batch:
             self._log_epoch(count)
         return loss
 
+    def _watched(self) -> bool:
+        """Whether this step is the first, one that Lightning logs, or the last of its epoch."""
+        step, every = self.global_step, self.config.trainer.log_every_n_steps
+        return step == 0 or (step + 1) % every == 0 or self.trainer.is_last_batch
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Stop if a gradient is not finite, before it reaches the weights."""
         scaled = self.trainer.precision == "16-mixed"  # its scaler skips such steps
-        if self.global_step % self.config.trainer.log_every_n_steps == 0 and not scaled:
+        if self._watched() and not scaled:
             name = nonfinite_tensor((n, p.grad) for n, p in self.model.named_parameters())
             if name is not None:
                 raise self._diverged(f"the gradient of {name} is not finite")
@@ -184,9 +205,10 @@ class VisionTask(pl.LightningModule):
         """Stop all ranks if one of them has a loss that is not finite."""
         if self.trainer.strategy.reduce_boolean_decision(math.isfinite(loss), all=True):
             return
+        # on every rank, for the sake of those that wait for its weights or norms
         layer = nonfinite_module(self.model, lambda: self.compute_loss(batch))
-        where = "the loss" if not math.isfinite(loss) else "another rank"
-        raise self._diverged(f"the loss is {loss}, first seen in {layer or where}")
+        finding = f"the loss is {loss}, first seen in {layer or 'the loss'}"
+        raise self._diverged(first_found(None if math.isfinite(loss) else finding))
 
     def _diverged(self, what: str) -> FloatingPointError:
         rate = max(group["lr"] for group in self.trainer.optimizers[0].param_groups)
@@ -231,7 +253,10 @@ class VisionTask(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """timm's optimizer, and its schedule, which advances with every update."""
         config = self.config
-        optimizer = create_optimizer(self.model, config.optim, config.trainer.batch_size_total)
+        # Lightning clips no gradients that a fused optimizer has to unscale
+        fused = self.device.type == "cuda" and self.trainer.precision != "16-mixed"
+        batch = config.trainer.batch_size_total
+        optimizer = create_optimizer(self.model, config.optim, batch, fused)
         schedule = create_schedule(optimizer, config.optim, self.steps, self.steps_per_epoch)
         return {
             "optimizer": optimizer,

@@ -15,6 +15,7 @@ from vision.models.classifier import create_classifier
 from vision.norms.conversion import Conversion
 from vision.registry import TASKS
 from vision.tasks.base import VisionTask
+from vision.tasks.inputs import as_input
 
 
 @TASKS.register("classify")
@@ -80,7 +81,7 @@ class ClassifyTask(VisionTask):
     def evaluate_batch(self, batch: Batch) -> None:
         models = self.evaluated_models().values()
         for i, (model, metrics) in enumerate(zip(models, self.metrics, strict=True)):
-            logits = model(batch.images)
+            logits = model(as_input(batch.images, model))
             metrics.update(logits, batch.targets)  # type: ignore[operator]
             if i == 0:
                 self.predicted = logits.argmax(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import torch
@@ -21,6 +21,7 @@ from vision.norms.registry import get_norm
 from vision.registry import TASKS
 from vision.seeding import generator_for
 from vision.tasks.base import VisionTask
+from vision.tasks.inputs import as_input
 
 _QUARTILES = 4
 
@@ -59,6 +60,8 @@ class DiTTask(VisionTask):
         self.quartile_errors = _sums(_QUARTILES)
         self.quartile_counts = _sums(_QUARTILES)
         self.metrics = nn.ModuleList(_term_means() for _ in self.evaluated_models())
+        shape = (config.data.in_chans, config.data.img_size, config.data.img_size)
+        self.draws = DiffusionDraws(config.seed, shape, self.objective.num_timesteps)
         for total in (*self.quartile_errors, *self.quartile_counts):
             total.persistent(True)
 
@@ -112,7 +115,7 @@ class DiTTask(VisionTask):
 
     def compute_loss(self, batch: Batch) -> Tensor:
         x0 = batch.images
-        noise, t, uniform = self._draws(batch, "train", self.current_epoch)
+        noise, t, uniform = self.draws_of(batch, training=True)
         labels = drop_labels(
             batch.targets, len(self.class_names), self.config.dit.label_dropout, uniform
         )
@@ -148,11 +151,11 @@ class DiTTask(VisionTask):
             )
 
     def model_inputs(self, batch: Batch) -> tuple[Any, ...]:
-        noise, t, _ = self._draws(batch, "judge")
+        noise, t, _ = self.draws_of(batch, training=False)
         return self.objective.add_noise(batch.images, noise, t), t, batch.targets
 
     def evaluate_batch(self, batch: Batch) -> None:
-        noise, t, _ = self._draws(batch, "judge")
+        noise, t, _ = self.draws_of(batch, training=False)
         for model, means in zip(self.evaluated_models().values(), self.metrics, strict=True):
             terms = self._terms(model, batch.images, noise, t, batch.targets)
             for name, values in terms._asdict().items():
@@ -169,36 +172,29 @@ class DiTTask(VisionTask):
             pipeline.vae.to(self.device)
         return pipeline
 
-    def _draws(self, batch: Batch, *keys: str | int) -> tuple[Tensor, Tensor, Tensor]:
-        """`fixed_draws` for the images of a batch, on their device."""
-        x0, indices = batch.images, batch.indices.tolist()
-        draws = fixed_draws((self.config.seed, *keys), indices, x0.shape[1:], self.objective)
-        noise, t, uniform = (values.to(x0.device, non_blocking=True) for values in draws)
-        return noise.to(x0.dtype), t, uniform
-
     def _terms(
         self, model: nn.Module, x0: Tensor, noise: Tensor, t: Tensor, labels: Tensor
     ) -> Terms:
         xt = self.objective.add_noise(x0, noise, t)
-        output = model(xt, t, labels, return_dict=False)[0]
+        output = model(as_input(xt, model), t, labels, return_dict=False)[0]
         return self.objective.terms(output, x0, xt, noise, t)
 
 
-def fixed_draws(
-    keys: Sequence[str | int], indices: list[int], shape: torch.Size, objective: DiffusionObjective
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Noise [B, *shape], timesteps [B] and uniform numbers [B] for the images `indices` of a split.
+@dataclass(frozen=True)
+class DiffusionDraws:
+    """Noise of an image, float32 `shape`; its timestep, int64 []; and a number from 0 to 1,
+    float32 [], which decides whether its label is dropped."""
 
-    They depend on `keys` and each index alone, so they are the same however devices divide a batch.
-    """
-    draws = []
-    for index in indices:
-        generator = generator_for(*keys, index)
-        noise = torch.randn(shape, generator=generator)
-        t = torch.randint(objective.num_timesteps, (), generator=generator)
-        draws.append((noise, t, torch.rand((), generator=generator)))
-    noises, timesteps, uniforms = (torch.stack(values) for values in zip(*draws, strict=True))
-    return noises, timesteps, uniforms
+    seed: int
+    shape: tuple[int, ...]
+    num_timesteps: int
+
+    def __call__(self, index: int, epoch: int | None) -> tuple[Tensor, Tensor, Tensor]:
+        keys = ("judge",) if epoch is None else ("train", epoch)
+        generator = generator_for(self.seed, *keys, index)
+        noise = torch.randn(self.shape, generator=generator)
+        t = torch.randint(self.num_timesteps, (), generator=generator)
+        return noise, t, torch.rand((), generator=generator)
 
 
 def _term_means() -> MetricCollection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import torch
@@ -47,6 +48,7 @@ class MAETask(VisionTask):
         super().__init__(config, class_names, steps_per_epoch)
         mean = MeanMetric(nan_strategy="disable")
         self.metrics = nn.ModuleList([MetricCollection({"loss": mean})])
+        self.draws = MaskDraws(config.seed, cast(MAE, self.model).grid ** 2)
 
     @classmethod
     def create_model(cls, config: Config, num_classes: int) -> tuple[nn.Module, Conversion]:
@@ -69,23 +71,31 @@ class MAETask(VisionTask):
         return list(cls.measures)
 
     def compute_loss(self, batch: Batch) -> Tensor:
-        noise = self._noise(batch.indices.tolist(), "train", self.current_epoch)
-        noise = noise.to(batch.images.device)
-        loss, _, _ = self.model(batch.images, self.config.mae.mask_ratio, noise)
+        (places,) = self.draws_of(batch, training=True)
+        loss, _, _ = self.model(batch.images, self.config.mae.mask_ratio, places)
         return loss
 
     def model_inputs(self, batch: Batch) -> tuple[Any, ...]:
-        noise = self._noise(batch.indices.tolist()).to(batch.images.device)
-        return batch.images, self.config.mae.mask_ratio, noise
+        (places,) = self.draws_of(batch, training=False)
+        return batch.images, self.config.mae.mask_ratio, places
 
     def evaluate_batch(self, batch: Batch) -> None:
         loss, _, _ = self.model(*self.model_inputs(batch))
         # once per image: MeanMetric ignores weights if its NaN check is off
         self.metrics[0].update(loss.expand(len(batch.images)))  # type: ignore[operator]
 
-    def _noise(self, indices: list[int], *keys: str | int) -> Tensor:
-        """Noise [B, L] that depends on the seed, `keys` and each image's index alone, so that masks
-        are the same however the devices divide a batch."""
-        seed, length = self.config.seed, cast(MAE, self.model).grid ** 2
-        generators = [generator_for(seed, "mask", *keys, index) for index in indices]
-        return torch.stack([torch.rand(length, generator=each) for each in generators])
+
+@dataclass(frozen=True)
+class MaskDraws:
+    """Each patch of an image has a place in a random order; the first places stay visible.
+
+    Places [length] int64, not the uniform numbers that they are made of: no precision rounds them.
+    """
+
+    seed: int
+    length: int  # patches
+
+    def __call__(self, index: int, epoch: int | None) -> tuple[Tensor]:
+        keys = () if epoch is None else ("train", epoch)
+        noise = torch.rand(self.length, generator=generator_for(self.seed, "mask", *keys, index))
+        return (noise.argsort().argsort(),)

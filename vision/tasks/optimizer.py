@@ -61,9 +61,11 @@ def peak_lr(config: OptimConfig, batch_size_total: int) -> float:
 
 
 def create_optimizer(
-    model: nn.Module, config: OptimConfig, batch_size_total: int
+    model: nn.Module, config: OptimConfig, batch_size_total: int, fused: bool = False
 ) -> torch.optim.Optimizer:
     """timm's optimizer `config.opt`.
+
+    `fused`: one kernel for all parameters, where the optimizer is torch's Adam or AdamW.
 
     Raises ValueError for a name that timm does not know, settings that it does not take, or an
     optimizer that cannot be made here or not train in this loop.
@@ -75,6 +77,8 @@ def create_optimizer(
         )
     options = _options(config)
     groups = parameter_groups(model, config.weight_decay, config.layer_decay)
+    if fused and config.opt in ("adam", "adamw"):
+        options["fused"] = True
     if "lars" in config.opt:
         # timm's LARS adapts the step only for decayed weights, but linear probes use no decay
         groups = [

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import resource
+import signal
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,8 @@ from vision.config import Config
 from vision.datasets.check import IN_PACKAGES
 from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.sampler import split_batch
-from vision.environment import environment_record
-from vision.errors import first_line
+from vision.environment import allow_tf32, environment_record
+from vision.errors import DIVERGED, ConfigError, first_line, nondeterministic
 from vision.files import write_json
 from vision.models.blocks import describe_blocks
 from vision.models.classifier import count_parameters
@@ -33,6 +35,7 @@ from vision.training.callbacks.metrics_csv import MetricsCSV
 from vision.training.curves import plot_curves
 from vision.training.initialize import initialize
 from vision.training.loggers import open_loggers
+from vision.training.precision import check_precision
 from vision.training.run_directory import (
     check_run,
     open_run,
@@ -55,6 +58,7 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
     _set_up_logging()
     changed = check_run(config, resume)
     check_build(config)
+    check_precision(config.trainer)
     data, accumulate = open_data(config)
     pl.seed_everything(config.seed, verbose=False)
     checkpoint, step = _resume_point(run_directory(config))
@@ -73,20 +77,7 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
         record_start(folder, environment_record(), step, changed)
         for key, (before, now) in changed.items():
             _say(f"        {key} = {now}, was {before}")
-    try:
-        trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        trainer.test(task, datamodule=data, verbose=False)
-    except SIGTERMException:
-        _say(
-            f"stopped by a signal at step {trainer.global_step}, all is saved; --resume continues "
-            f"it: python tools/train.py {folder / 'config.yaml'} --resume"
-        )
-        # Lightning's launcher kills the first process if another ends with a code but 0
-        sys.exit(REQUEUE if trainer.is_global_zero else 0)
-    except RuntimeError as error:
-        if trainer.world_size > 1:
-            print(_lost(trainer, folder, error), file=sys.stderr, flush=True)
-        raise
+    _run(trainer, task, data, checkpoint)
     summary = {
         "task": config.task,
         "name": config.name,
@@ -102,6 +93,39 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
         plot_curves(folder / "metrics.csv", folder / "curves.png", config.name, task.curves)
         write_json(folder / "summary.json", summary)
     return summary
+
+
+def _run(
+    trainer: pl.Trainer, task: VisionTask, data: ImageDataModule, checkpoint: Path | None
+) -> None:
+    """Train and test. Ends the process with `REQUEUE` after a signal.
+
+    Raises FloatingPointError where training diverged, ConfigError for an operation that is not
+    deterministic though the configuration asks for it.
+    """
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        trainer.test(task, datamodule=data, verbose=False)
+    except SIGTERMException:
+        _say(
+            f"stopped by a signal at step {trainer.global_step}, all is saved; --resume continues "
+            f"it: python tools/train.py {Path(trainer.default_root_dir) / 'config.yaml'} --resume"
+        )
+        # Lightning's launcher kills the first process if another ends with a code but 0
+        sys.exit(REQUEUE if trainer.is_global_zero else 0)
+    except FloatingPointError:
+        if trainer.world_size > 1:
+            _end_as_one_of_several(trainer)
+        raise
+    except RuntimeError as error:
+        if (operation := nondeterministic(error)) is not None:
+            raise ConfigError(
+                f"trainer.deterministic = true: {operation} has no deterministic implementation; "
+                f"set it to false, or do without {operation}"
+            ) from error
+        if trainer.world_size > 1:
+            print(_lost(trainer, error), file=sys.stderr, flush=True)
+        raise
 
 
 def _resume_point(folder: Path) -> tuple[Path | None, int | None]:
@@ -133,6 +157,7 @@ def create_task(config: Config, data: ImageDataModule, resumed: bool = False) ->
     """
     create = TASKS.get(config.task)
     task: VisionTask = create(config, data.class_names, data.steps_per_epoch)
+    data.draws = task.draws
     if config.model.init_from is not None and not resumed:
         _say(initialize(task, data))
         if task.ema is not None:
@@ -186,12 +211,21 @@ def _announce(
         _say(f"resume  from step {step}")
 
 
-def _lost(trainer: pl.Trainer, folder: Path, error: RuntimeError) -> str:
+def _end_as_one_of_several(trainer: pl.Trainer) -> None:
+    """Leave it to rank 0 to say why training diverged; the others end here, with the same code."""
+    if threading.current_thread() is threading.main_thread():
+        # torchrun stops all when the first has ended: that must not change the exit code
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if not trainer.is_global_zero:
+        sys.exit(DIVERGED)
+
+
+def _lost(trainer: pl.Trainer, error: RuntimeError) -> str:
     """The message of a process that cannot go on, mostly because another process ended."""
     return (
         f"error: process {trainer.global_rank} of {trainer.world_size} ends at step "
         f"{trainer.global_step} ({first_line(error)}). If another process was lost, start the job "
-        f"again with --resume: it continues {folder} from its last checkpoint"
+        f"again with --resume: it continues {trainer.default_root_dir} from its last checkpoint"
     )
 
 
@@ -234,5 +268,4 @@ def _set_up_logging() -> None:
         ".*returned a view tensor.*",  # of a sharded MAE; nobody writes into it
     ):
         warnings.filterwarnings("ignore", expected)
-    if torch.cuda.is_available():
-        torch.set_float32_matmul_precision("high")
+    allow_tf32()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 
@@ -15,9 +14,14 @@ from vision.tasks.base import VisionTask
 from vision.training.callbacks.checkpoint import LastCheckpoint, WholeCheckpointIO
 from vision.training.callbacks.diagnostics import NormDiagnostics
 from vision.training.callbacks.last_epoch import ShortLastEpoch
-from vision.training.callbacks.lightning_private import ProgressBar
-from vision.training.callbacks.progress import DataWait, EpochLine, Throughput
+from vision.training.callbacks.progress import (
+    DataWait,
+    EpochLine,
+    LoggedProgressBar,
+    Throughput,
+)
 from vision.training.callbacks.seeding import StepSeeding
+from vision.training.precision import precision_options, resolve_precision
 from vision.training.strategies import launched_by, make_strategy
 
 
@@ -44,8 +48,8 @@ def make_trainer(
     )
     callbacks: list[pl.Callback] = [
         StepSeeding(config.seed),
-        Throughput(options.log_every_n_steps),
-        DataWait(options.log_every_n_steps),
+        Throughput(),
+        DataWait(),
         ShortLastEpoch(),
         EpochLine((*task.shown, "train/images_per_sec", "data/skipped")),
         *extra,
@@ -59,14 +63,16 @@ def make_trainer(
         ),
     ]
     if options.progress_bar:
-        callbacks.append(ProgressBar())
+        callbacks.append(LoggedProgressBar())
+    precision = precision_options(resolve_precision(options.precision))
+    plugins = [WholeCheckpointIO(), *launched_by(), *precision.pop("plugins", [])]
     return pl.Trainer(
         default_root_dir=folder,
         accelerator=options.accelerator,
         devices=options.devices,
         num_nodes=options.num_nodes,
         strategy=make_strategy(options),
-        precision=resolve_precision(options.precision),  # type: ignore[arg-type]
+        deterministic=options.deterministic or None,
         max_epochs=task.epochs,
         accumulate_grad_batches=accumulate,
         gradient_clip_val=config.optim.clip_grad,
@@ -74,21 +80,14 @@ def make_trainer(
         log_every_n_steps=options.log_every_n_steps,
         logger=loggers,
         callbacks=callbacks,
-        plugins=[WholeCheckpointIO(), *launched_by()],
         inference_mode=options.strategy != "fsdp",  # its buffers are trained with afterwards
         enable_progress_bar=options.progress_bar,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
+        plugins=plugins,
+        **precision,
     )
-
-
-def resolve_precision(precision: str) -> str:
-    """`auto`: bf16 autocast where CUDA has it in hardware, float32 elsewhere."""
-    if precision != "auto":
-        return precision
-    fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16-mixed" if fast else "32-true"
 
 
 def _task_callbacks(config: Config, folder: Path) -> list[pl.Callback]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
@@ -63,9 +64,12 @@ class LastCheckpoint(Checkpoint):
         self.every_n_minutes = every_n_minutes
         self._saved_at = time.monotonic()
         self._signalled = False
+        self._hosts: torch.distributed.ProcessGroup | None = None  # of all processes, on their CPUs
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Replace Lightning's signal handlers; Lightning restores the previous ones at the end."""
+        if trainer.world_size > 1 and self._hosts is None:
+            self._hosts = torch.distributed.new_group(backend="gloo")  # type: ignore[assignment]
         if threading.current_thread() is not threading.main_thread():
             return  # only the main thread may set handlers
         signal.signal(signal.SIGTERM, self._on_signal)
@@ -92,8 +96,9 @@ class LastCheckpoint(Checkpoint):
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if not stepped or trainer.is_last_batch:
             return
-        stop = self._to_stop(trainer)
-        if stop or self._due(trainer):
+        stop, late = self._agree()
+        every = self.every_n_steps
+        if stop or late or (every is not None and trainer.global_step % every == 0):
             log_step(trainer)  # a process that ends before Lightning does would lose the step
             self._save(trainer, pl_module)
         if stop:
@@ -101,7 +106,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save after the epoch's validation."""
-        stop = self._to_stop(trainer)
+        stop, _ = self._agree()
         self._save(trainer, pl_module)
         if stop:
             raise SIGTERMException
@@ -121,17 +126,20 @@ class LastCheckpoint(Checkpoint):
         signal.signal(signal.SIGINT, signal.default_int_handler)
         self._signalled = True
 
-    def _to_stop(self, trainer: pl.Trainer) -> bool:
-        """Whether any rank was told to stop: all must save together."""
-        return trainer.strategy.reduce_boolean_decision(self._signalled, all=False)
+    def _agree(self) -> tuple[bool, bool]:
+        """Whether any rank was told to stop, and whether any finds a save due by the clock.
 
-    def _due(self, trainer: pl.Trainer) -> bool:
-        if self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0:
-            return True
-        if self.every_n_minutes is None:
-            return False
-        late = time.monotonic() - self._saved_at >= 60 * self.every_n_minutes
-        return trainer.strategy.broadcast(late)  # clocks differ, and all must save together
+        All ranks get the same answers, since all must save together. Asked after every step, so not
+        by the accelerators, whose answer would have to wait for all that they have to compute.
+        """
+        age = (time.monotonic() - self._saved_at) / 60
+        late = self.every_n_minutes is not None and age >= self.every_n_minutes
+        if self._hosts is None:
+            return self._signalled, late
+        flags = torch.tensor([self._signalled, late], dtype=torch.int32)
+        torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX, group=self._hosts)
+        stop, late = flags.bool().tolist()
+        return stop, late
 
     def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # losses and gradients are checked only every few steps; never replace a good checkpoint

@@ -9,12 +9,58 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
+from vision.training.callbacks.lightning_private import ProgressBar
+
+_BAR = ("train/loss_step", "train/images_per_sec")  # beside the progress bar
+
+
+def is_logged(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Whether Lightning logs the step that ended with this batch, or the epoch ends with it.
+
+    Elsewhere nothing is logged: even a number waits for its copy to the device.
+    """
+    if trainer.is_last_batch:
+        return True
+    stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+    return stepped and trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+
+
+class LoggedProgressBar(ProgressBar):
+    """Lightning's progress bar, with metrics as of the last logged step: reading them waits for the
+    device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._fresh = True
+        self._shown: dict[str, Any] = {}
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Advance by one batch."""
+        self._fresh = is_logged(trainer, batch_idx)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        self._fresh = True
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """What is shown beside the bar."""
+        if self._fresh:
+            # not by `log(prog_bar=True)`: Lightning reads those whenever it is asked for any metric
+            values = trainer.callback_metrics
+            shown = {key: float(values[key]) for key in _BAR if key in values}
+            self._shown = {**super().get_metrics(trainer, pl_module), **shown}
+        return self._shown
+
 
 class Throughput(pl.Callback):
     """Logs `train/images_per_sec` over all devices, between two logged steps."""
 
-    def __init__(self, every_n_steps: int) -> None:
-        self.every_n_steps = every_n_steps
+    def __init__(self) -> None:
         self._images = 0
         self._since: float | None = None
 
@@ -36,9 +82,9 @@ class Throughput(pl.Callback):
             self._since = now
             return
         self._images += len(batch.targets) * trainer.world_size
-        if batch_idx % self.every_n_steps == 0 or trainer.is_last_batch:
+        if is_logged(trainer, batch_idx):
             rate = self._images / max(now - self._since, 1e-9)
-            pl_module.log("train/images_per_sec", rate, prog_bar=True, rank_zero_only=True)
+            pl_module.log("train/images_per_sec", rate, rank_zero_only=True)
             self._images, self._since = 0, now
 
 
@@ -49,8 +95,7 @@ class DataWait(pl.Callback):
     one.
     """
 
-    def __init__(self, every_n_steps: int) -> None:
-        self.every_n_steps = every_n_steps
+    def __init__(self) -> None:
         self._since: tuple[float, float] | None = None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -70,7 +115,7 @@ class DataWait(pl.Callback):
         now = time.perf_counter()
         if self._since is None:
             self._since = now, waited
-        elif batch_idx % self.every_n_steps == 0 or trainer.is_last_batch:
+        elif is_logged(trainer, batch_idx):
             percent = 100 * (waited - self._since[1]) / max(now - self._since[0], 1e-9)
             pl_module.log("train/data_wait_percent", percent, sync_dist=True, reduce_fx="max")
             self._since = now, waited
