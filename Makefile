@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= configs/vit_b_seednorm.yaml
 
-.PHONY: train test lint clean help
+.PHONY: train test gpu lint clean help
 .DELETE_ON_ERROR:
 
 $(VENV)/.installed: pyproject.toml
@@ -19,6 +19,9 @@ train: $(VENV)/.installed  ## the main job, to runs/vit_b_seednorm; continues it
 
 test: $(VENV)/.installed lint  ## lint and all tests, as CI runs them
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
+
+gpu: $(VENV)/.installed  ## on a GPU: its tests, norms and training steps, to runs/gpu; ten minutes
+	$(BIN)/python tools/benchmark.py gpu $(ARGS)
 
 lint: $(VENV)/.installed  ## style, types and the order of imports
 	$(BIN)/ruff check .

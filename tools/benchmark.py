@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from vision.errors import run_tool
+from vision.errors import ConfigError, run_tool
 
 SUBJECTS = {
     "norms": "each norm in each of its implementations, against nn.LayerNorm",
@@ -24,6 +24,7 @@ SUBJECTS = {
     "mae": "MAE pre-training step of a model against its supervised step",
     "diagnostics": "training step with the norms watched, against one without",
     "data": "our loader against timm's create_loader",
+    "gpu": "all of it on a GPU in under ten minutes, with the tests that need one",
 }
 
 
@@ -41,6 +42,8 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         arguments.run(arguments)
+    except ConfigError:
+        raise
     except ValueError as error:
         parser.error(str(error))
 

@@ -1,0 +1,82 @@
+"""Training steps of the three tasks at their published sizes, with all that a task does in one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from vision.benchmark.models import HEADS
+from vision.config import Config
+from vision.datasets.dataset import Batch
+from vision.registry import TASKS
+from vision.tasks.base import VisionTask
+from vision.tasks.optimizer import create_optimizer
+
+_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """A model of a task; `model_options` are keys of the config's section `model`."""
+
+    model: str
+    task: str
+    name: str  # model.name
+    batch: int
+    img_size: int = 224
+    in_chans: int = 3
+    model_options: dict[str, Any] = field(default_factory=dict)
+
+
+STEPS = (
+    StepSettings("ViT-B", "classify", "vit_base_patch16_224", batch=64),
+    StepSettings("MAE-B", "mae", "vit_base_patch16_224", batch=128),
+    StepSettings("DiT-B/4", "dit", "dit_b_4", batch=128, img_size=32, in_chans=4),
+)
+
+
+def training_step(
+    settings: StepSettings, norm: str, compiled: bool, device: torch.device
+) -> Callable[[], None]:
+    """A function that trains one step on random images, under bfloat16 autocast."""
+    torch.manual_seed(0)
+    task = create(settings, norm, compiled).to(device).train()
+    batch = random_batch(settings, task, device)
+    fused = device.type == "cuda"
+    optimizer = create_optimizer(task.model, task.config.optim, settings.batch, fused)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = task.compute_loss(batch)
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def create(settings: StepSettings, norm: str, compiled: bool) -> VisionTask:
+    """The task of `settings` on 1000 classes."""
+    config = Config(task=settings.task)
+    config.model = replace(config.model, name=settings.name, **settings.model_options)
+    size, channels = settings.img_size, settings.in_chans
+    config.data = replace(config.data, img_size=size, in_chans=channels, num_classes=_CLASSES)
+    options = {"num_heads": HEADS} if norm == "seednorm" else {}
+    config.norm = replace(config.norm, name=norm, options=options)
+    config.trainer = replace(config.trainer, compile=compiled)
+    make: type[VisionTask] = TASKS.get(settings.task)
+    return make(config, list(map(str, range(_CLASSES))), steps_per_epoch=1)
+
+
+def random_batch(settings: StepSettings, task: VisionTask, device: torch.device) -> Batch:
+    """Images of noise with the draws that the task needs, on `device`."""
+    count, size = settings.batch, settings.img_size
+    images = torch.randn(count, settings.in_chans, size, size, device=device)
+    numbers = torch.arange(count, device=device)
+    batch = Batch(images, numbers % _CLASSES, numbers, torch.tensor(0, device=device))
+    if task.draws is None:
+        return batch
+    return batch._replace(draws=task.draws_of(batch, training=True))
