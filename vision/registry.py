@@ -90,7 +90,7 @@ NORMS: Registry[type[nn.Module]] = Registry(
     ),
 )
 TASKS: Registry[Any] = Registry(
-    "task", "vision.tasks", support=("base", "finite", "optimizer", "sharding")
+    "task", "vision.tasks", support=("base", "finite", "inputs", "optimizer", "sharding")
 )
 METRICS: Registry[Any] = Registry("metric", "vision.metrics.generative", support=())
 CALLBACKS: Registry[Any] = Registry("task", "vision.training.task_callbacks", support=())

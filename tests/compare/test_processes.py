@@ -24,8 +24,9 @@ pathlib.Path(sys.argv[1]).touch()
 time.sleep(60)
 """
 COMPARE = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 from vision.compare.processes import Job, Terminated, run_jobs, sigterm_raises
 home = Path(sys.argv[1])
 jobs = {n: Job([sys.executable, "-c", sys.argv[2], str(home / n)], home / f"{n}.txt")

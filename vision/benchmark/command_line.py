@@ -41,7 +41,7 @@ def report(
         table.add_row(*(show(result) for show in columns.values()))
     console = Console()
     # a file or a pipe has no width: lines must not be cut
-    Console(width=None if console.is_terminal else max(console.width, 120)).print(table)
+    Console(width=None if console.is_terminal else max(console.width, 200)).print(table)
     if file is not None:
         record = {"environment": environment_record(), "results": [asdict(r) for r in results]}
         file.parent.mkdir(parents=True, exist_ok=True)
