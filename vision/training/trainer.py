@@ -37,6 +37,38 @@ def make_trainer(
     configuration asks for. A run that continues does so from `resume_step`."""
     config = task.config
     options = config.trainer
+    precision = precision_options(resolve_precision(options.precision))
+    plugins = [WholeCheckpointIO(), *launched_by(), *precision.pop("plugins", [])]
+    return pl.Trainer(
+        default_root_dir=folder,
+        accelerator=options.accelerator,
+        devices=options.devices,
+        num_nodes=options.num_nodes,
+        strategy=make_strategy(options),
+        deterministic=options.deterministic or None,
+        max_epochs=task.epochs,
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=config.optim.clip_grad,
+        check_val_every_n_epoch=options.val_every_n_epochs,
+        log_every_n_steps=options.log_every_n_steps,
+        logger=loggers,
+        callbacks=_callbacks(task, folder, extra, resume_step),
+        inference_mode=options.strategy != "fsdp",  # its buffers are trained with afterwards
+        enable_progress_bar=options.progress_bar,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        plugins=plugins,
+        **precision,
+    )
+
+
+def _callbacks(
+    task: VisionTask, folder: Path, extra: list[pl.Callback], resume_step: int | None
+) -> list[pl.Callback]:
+    """All callbacks in the order in which they run; Lightning moves checkpoints to the end."""
+    config = task.config
+    options = config.trainer
     monitor, mode = task.monitor
     best = ModelCheckpoint(
         dirpath=folder,
@@ -64,30 +96,7 @@ def make_trainer(
     ]
     if options.progress_bar:
         callbacks.append(LoggedProgressBar())
-    precision = precision_options(resolve_precision(options.precision))
-    plugins = [WholeCheckpointIO(), *launched_by(), *precision.pop("plugins", [])]
-    return pl.Trainer(
-        default_root_dir=folder,
-        accelerator=options.accelerator,
-        devices=options.devices,
-        num_nodes=options.num_nodes,
-        strategy=make_strategy(options),
-        deterministic=options.deterministic or None,
-        max_epochs=task.epochs,
-        accumulate_grad_batches=accumulate,
-        gradient_clip_val=config.optim.clip_grad,
-        check_val_every_n_epoch=options.val_every_n_epochs,
-        log_every_n_steps=options.log_every_n_steps,
-        logger=loggers,
-        callbacks=callbacks,
-        inference_mode=options.strategy != "fsdp",  # its buffers are trained with afterwards
-        enable_progress_bar=options.progress_bar,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        plugins=plugins,
-        **precision,
-    )
+    return callbacks
 
 
 def _task_callbacks(config: Config, folder: Path) -> list[pl.Callback]:
