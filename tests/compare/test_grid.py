@@ -79,7 +79,7 @@ variants:
   derf: {overrides: [optim.lr=2e-3]}
 """
     config = load(tmp_path, GRID.replace("tasks:", variants + "tasks:"), "output_dir=out")
-    cells = {cell.norm: cell for cell in make_cells(config)["base"] if cell.seed == 3}
+    cells = {cell.variant: cell for cell in make_cells(config)["base"] if cell.seed == 3}
     assert list(cells) == ["layernorm", "seednorm", "heads_1", "heads_8", "published", "derf"]
     assert cells["heads_8"].folder == Path("out/grid/base/heads_8_seed3")
     assert cells["heads_8"].arguments[2:] == (
@@ -104,7 +104,7 @@ def test_every_variant_is_tried_with_the_same_settings_before_its_runs(tmp_path:
     cells = make_cells(load(tmp_path, TUNED, "output_dir=out"))
     assert list(cells) == ["base_trials", "base", "tuned_trials", "tuned"]
     tried = {
-        norm: [cell for cell in cells["tuned_trials"] if cell.norm == norm]
+        norm: [cell for cell in cells["tuned_trials"] if cell.variant == norm]
         for norm in ("layernorm", "seednorm")
     }
     values = [[cell.trial.values for cell in column] for column in tried.values()]
@@ -219,7 +219,7 @@ def test_an_impossible_grid_is_refused(tmp_path: Path, text: str, expected: str)
 
 def test_the_shipped_search_has_as_many_trials_for_every_variant() -> None:
     cells = make_cells(load_compare(ROOT / "configs/compare/digits_tuned.yaml"))
-    tried = [cell.norm for cell in cells["classify_trials"]]
+    tried = [cell.variant for cell in cells["classify_trials"]]
     assert {label: tried.count(label) for label in tried} == dict.fromkeys(
         ["layernorm", "rmsnorm", "dyt", "derf", "seednorm_1", "seednorm_16"], 5
     )

@@ -28,7 +28,7 @@ class Cell:
     """One run of the grid; `arguments` are those of tools/train.py."""
 
     task: str
-    norm: str  # the label of its variant
+    variant: str  # its label
     seed: int
     folder: Path
     arguments: tuple[str, ...]

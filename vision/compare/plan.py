@@ -12,25 +12,25 @@ from vision.training.plan.hardware import value
 from vision.training.plan.planner import Planner, TrainingPlan
 from vision.training.plan.tables import table
 
-_COLUMNS = ("task, norm", "runs", "GPUs", "GB per GPU", "hours each", "GPU hours each", "GPU hours")
+_COLUMNS = "task, variant|runs|GPUs|GB per GPU|hours each|GPU hours each|GPU hours".split("|")
 
 
 def plan_comparison(cells: Mapping[str, Sequence[Cell]]) -> str:
-    """A row per task and norm, as `tools/train.py --plan` computes it for the first of its runs.
+    """A row per task and variant, as `tools/train.py --plan` computes it for the first of its runs.
 
     Each on the GPUs of its config, or on 8 where that has one. Raises ConfigError, naming the cell.
     """
     rows, total = [], 0.0
     for stage, column in cells.items():
-        for norm in dict.fromkeys(cell.norm for cell in column):
-            members = [cell for cell in column if cell.norm == norm]
+        for variant in dict.fromkeys(cell.variant for cell in column):
+            members = [cell for cell in column if cell.variant == variant]
             plan = _plan(members[0])
             hours = plan.gpu_hours * len(members)
             total += hours
             devices = plan.layout.devices
             rows.append(
                 [
-                    f"{stage}, {norm}", str(len(members)), str(devices),
+                    f"{stage}, {variant}", str(len(members)), str(devices),
                     f"{plan.memory / 1e9:.1f}{' (too much)' * (plan.memory > value('memory'))}",
                     f"{plan.gpu_hours / devices:,.1f}", f"{plan.gpu_hours:,.0f}", f"{hours:,.0f}",
                 ]

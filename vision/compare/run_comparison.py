@@ -108,20 +108,20 @@ def _run(config: CompareConfig, cells: dict[str, list[Cell]], jobs: int, held: i
 
 
 def _estimate(cells: dict[str, list[Cell]], jobs: int) -> None:
-    table = Table("stage", "norm", "runs", "parameters", "steps", "ms/step", "minutes each")
+    table = Table("stage", "variant", "runs", "parameters", "steps", "ms/step", "minutes each")
     total = 0.0
     measured: dict[tuple[str, str], TimeEstimate] = {}  # trials take as long as the runs
     for stage, column in cells.items():
-        for norm in dict.fromkeys(cell.norm for cell in column):
-            members = [cell for cell in column if cell.norm == norm]
-            key = (members[0].task, norm)
+        for variant in dict.fromkeys(cell.variant for cell in column):
+            members = [cell for cell in column if cell.variant == variant]
+            key = (members[0].task, variant)
             try:
                 found = measured[key] = measured.get(key) or estimate_time(members[0])
             except (ValueError, FileNotFoundError) as error:
                 raise ConfigError(f"{members[0]}: {error}") from error
             total += found.seconds * len(members)
             table.add_row(
-                stage, norm, str(len(members)), f"{found.parameters:,}", f"{found.steps:,}",
+                stage, variant, str(len(members)), f"{found.parameters:,}", f"{found.steps:,}",
                 f"{1e3 * found.seconds_per_step:.0f}", f"{found.seconds / 60:.1f}",
             )  # fmt: skip
     Console().print(table)

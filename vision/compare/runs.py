@@ -52,7 +52,7 @@ def check_cells(config: CompareConfig, cells: Mapping[str, Sequence[Cell]]) -> N
     for cell in chain.from_iterable(cells.values()):
         try:
             run = load_checked(cell.from_scratch()).config
-            model = (cell.task, cell.norm, cell.trial and cell.trial.name)
+            model = (cell.task, cell.variant, cell.trial and cell.trial.name)
             if model not in built:  # seeds share a model
                 check_build(run)
                 _check_metrics(config, cell, run)
@@ -134,11 +134,11 @@ def _settle_trials(
         metrics = (read_summary(cell.folder) or {}).get("metrics", {})
         results[str(cell)] = (outcomes[str(cell)].state, metrics.get(metric))
     without = settle(config, column[0].task, results)
-    check_unchanged({"": [cell for cell in column if cell.norm not in without]})
+    check_unchanged({"": [cell for cell in column if cell.variant not in without]})
     return {
-        cell: Outcome(str(cell), *without[cell.norm], 0.0)
+        cell: Outcome(str(cell), *without[cell.variant], 0.0)
         for cell in column
-        if cell.norm in without
+        if cell.variant in without
     }
 
 

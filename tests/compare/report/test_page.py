@@ -54,13 +54,13 @@ def make_comparison(home: Path, split_by_seed: bool = False) -> Comparison:
     for cells in make_cells(config).values():
         for number, cell in enumerate(cells):
             state, metric = "finished", config.tasks[cell.task].metric
-            truth = TRUTH[cell.norm] if metric == "test/top1" else 100 - TRUTH[cell.norm]
+            truth = TRUTH[cell.variant] if metric == "test/top1" else 100 - TRUTH[cell.variant]
             if cell.trial is not None:
                 rate = dict(cell.trial.values)["optim.lr"]
-                state = "diverged" if (cell.norm, rate) == ("dyt", 4e-3) else state
+                state = "diverged" if (cell.variant, rate) == ("dyt", 4e-3) else state
                 value = truth + (100 if metric == "test/top1" else -100) * rate
                 metrics = {metric.replace("test/", "val/"): value}
-            elif (cell.task, cell.norm, cell.seed) == ("classify", "derf", 2):
+            elif (cell.task, cell.variant, cell.seed) == ("classify", "derf", 2):
                 state, metrics = "diverged", {}
             else:
                 noise = float(np.random.default_rng([number, cell.seed]).normal())

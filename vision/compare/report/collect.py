@@ -42,7 +42,7 @@ class Comparison:
 
     def of(self, task: str, label: str) -> list[Run]:
         """The runs that count of one task and variant, by seed."""
-        mine = [r for r in self.runs if (r.cell.task, r.cell.norm) == (task, label)]
+        mine = [r for r in self.runs if (r.cell.task, r.cell.variant) == (task, label)]
         return [run for run in mine if run.cell.trial is None]
 
     def values(self, task: str, label: str, metric: str | None = None) -> dict[int, float]:

@@ -23,10 +23,10 @@ def finding(comparison: Comparison, task: str, rows: Sequence[Row], result: Task
             "decided"
         )
     for verdict in ("better", "worse"):
-        names = [row.norm for row in rows if row.verdict == verdict]
+        names = [row.variant for row in rows if row.verdict == verdict]
         if names:
             parts.append(f"{_list(names)} {_is(names)} {verdict} than {baseline}")
-    names = [row.norm for row in rows if row.verdict == "equivalent"]
+    names = [row.variant for row in rows if row.verdict == "equivalent"]
     if names:
         parts.append(
             f"{_list(names)} {_is(names)} equivalent to {baseline} within ±{grid.margin:g}"
@@ -34,10 +34,10 @@ def finding(comparison: Comparison, task: str, rows: Sequence[Row], result: Task
     undecided = [row for row in rows if row.verdict == "undecided"]
     if undecided and baseline not in result.diverged:
         parts.append(f"undecided: {_list([_undecided(row, seeds, plural) for row in undecided])}")
-    diverging = [row for row in rows if row.diverges and row.norm != baseline]
+    diverging = [row for row in rows if row.diverges and row.variant != baseline]
     if diverging:
-        parts.append(_list([f"{row.norm} {row.verdict}" for row in diverging]))
-    names = [row.norm for row in rows if row.verdict == "no results"]
+        parts.append(_list([f"{row.variant} {row.verdict}" for row in diverging]))
+    names = [row.variant for row in rows if row.verdict == "no results"]
     if names:
         parts.append(f"no results of {_list(names)}")
     return f"{task} ({grid.metric}, {seeds} {plural}): {'; '.join(parts) or 'nothing to compare'}."
@@ -69,8 +69,8 @@ def notes(comparison: Comparison, task: str, result: TaskResult) -> list[str]:
 
 def _undecided(row: Row, seeds: int, plural: str) -> str:
     if row.effect is None or row.effect.smallest is None:
-        return row.norm
-    return f"{row.norm} ({seeds} {plural} show differences from {row.effect.smallest:.2g})"
+        return row.variant
+    return f"{row.variant} ({seeds} {plural} show differences from {row.effect.smallest:.2g})"
 
 
 def _list(names: Sequence[str]) -> str:

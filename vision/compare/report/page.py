@@ -50,7 +50,7 @@ class Section:
     charts: list[tuple[str, str]]
     sheets: list[tuple[str, str]]
     maps: list[tuple[str, str]]
-    settings: list[tuple[str, list[str]]]  # keys that differ between norms, value by norm
+    settings: list[tuple[str, list[str]]]  # keys that differ between variants, value by variant
 
 
 def write_report(comparison: Comparison, target: Path) -> list[Path]:
@@ -122,38 +122,40 @@ def _forest(comparison: Comparison, task: str, rows: list[Row]) -> tuple[str, st
     picture = pictures.forest(comparison, task, rows)
     if picture is None:
         return None
-    shown = [f"{r.norm} {row_texts(r, rows)[2]} {r.verdict}" for r in rows if r.effect is not None]
+    shown = [
+        f"{r.variant} {row_texts(r, rows)[2]} {r.verdict}" for r in rows if r.effect is not None
+    ]
     baseline = comparison.config.baseline
     return f"{task}: differences to {baseline}: {'; '.join(shown)}", picture
 
 
 def _sheets(comparison: Comparison, task: str) -> list[tuple[str, str]]:
-    """The last sample or reconstruction grid of each norm's first run that has one."""
+    """The last sample or reconstruction grid of each variant's first run that has one."""
     found = []
-    for norm in comparison.config.rows():
-        for run in comparison.of(task, norm)[:1]:
+    for variant in comparison.config.rows():
+        for run in comparison.of(task, variant)[:1]:
             for kind in _SHEETS:
                 files = sorted((run.folder / kind).glob("*.png"))
                 if files:
-                    title = f"{norm}, seed {run.cell.seed}: {kind}"
+                    title = f"{variant}, seed {run.cell.seed}: {kind}"
                     found.append((title, pictures.embed(files[-1])))
     return found
 
 
 def _maps(comparison: Comparison, task: str) -> list[tuple[str, str]]:
     found = []
-    for norm in comparison.config.rows():
-        for run in comparison.of(task, norm)[:1]:
-            drawn = [(f"{norm} {name}", pictures.heat_map(run, name)) for name in _MAPS]
+    for variant in comparison.config.rows():
+        for run in comparison.of(task, variant)[:1]:
+            drawn = [(f"{variant} {name}", pictures.heat_map(run, name)) for name in _MAPS]
             found += [(title, picture) for title, picture in drawn if picture is not None]
     return found
 
 
 def _differing_settings(comparison: Comparison, task: str) -> list[tuple[str, list[str]]]:
-    """Settings besides the norm that differ: from the first run of each norm, key by key."""
+    """Settings besides the norm that differ: from the first run of each variant, key by key."""
     found: list[dict[str, Any]] = []
-    for norm in comparison.config.rows():
-        files = [run.folder / "config.yaml" for run in comparison.of(task, norm)]
+    for variant in comparison.config.rows():
+        files = [run.folder / "config.yaml" for run in comparison.of(task, variant)]
         file = next((f for f in files if f.is_file()), None)
         config = load_config([file]).config if file else Config()
         found.append({key: _get(config, key) for key in leaf_keys(Config)} if file else {})

@@ -48,14 +48,14 @@ def forest(comparison: Comparison, task: str, rows: Sequence[Row]) -> str | None
         canvas.legend(loc="outside upper right", fontsize=8, frameon=False)
     axis.axvline(0, color="black", lw=1)
     for place, row in enumerate(drawn):
-        effect, look = row.effect, style(comparison, row.norm)
+        effect, look = row.effect, style(comparison, row.variant)
         if effect is None or effect.difference is None:
             continue
         if effect.low is not None and effect.high is not None:
             axis.hlines(place, effect.low, effect.high, color=look["color"], lw=2)
         face = "white" if row.diverges else look["color"]
         axis.plot(effect.difference, place, ms=7, mfc=face, **look)
-    axis.set_yticks(range(len(drawn)), [f"{row.norm}: {row.verdict}" for row in drawn])
+    axis.set_yticks(range(len(drawn)), [f"{row.variant}: {row.verdict}" for row in drawn])
     axis.set_ylim(len(drawn) - 0.4, -0.6)
     better = "right" if grid.higher_is_better else "left"
     axis.set_xlabel(
@@ -98,7 +98,7 @@ def tuning_curve(comparison: Comparison, task: str) -> str | None:
 
 
 def training_curve(comparison: Comparison, task: str, metric: str) -> str | None:
-    """Mean over seeds with the range between the extremes, a line per norm.
+    """Mean over seeds with the range between the extremes, a line per variant.
 
     None where nothing was logged.
     """
@@ -106,12 +106,12 @@ def training_curve(comparison: Comparison, task: str, metric: str) -> str | None
     if not any(metric in row for rs in runs.values() for r in rs for row in r.metrics.values()):
         return None
     canvas, axis = _canvas((4.6, 3.4))
-    for norm, members in runs.items():
+    for variant, members in runs.items():
         steps, values = _by_step(members, metric)
         if len(steps) == 0:
             continue
-        look = style(comparison, norm)
-        axis.plot(steps, np.nanmean(values, 0), label=norm, markevery=0.2, ms=4, **look)
+        look = style(comparison, variant)
+        axis.plot(steps, np.nanmean(values, 0), label=variant, markevery=0.2, ms=4, **look)
         low, high = np.nanmin(values, 0), np.nanmax(values, 0)
         axis.fill_between(steps, low, high, alpha=0.15, color=look["color"])
     scale = "log" if "loss" in metric else "linear"
@@ -123,17 +123,17 @@ def training_curve(comparison: Comparison, task: str, metric: str) -> str | None
 
 
 def seed_dots(comparison: Comparison, task: str) -> str | None:
-    """Every run's final metric as a dot, norms side by side, their mean as a bar."""
-    norms = [label for label in comparison.config.rows() if comparison.values(task, label)]
-    if not norms:
+    """Every run's final metric as a dot, variants side by side, their mean as a bar."""
+    labels = [label for label in comparison.config.rows() if comparison.values(task, label)]
+    if not labels:
         return None
-    canvas, axis = _canvas((1.2 + 1.1 * len(norms), 3.2))
-    for place, norm in enumerate(norms):
-        values = list(comparison.values(task, norm).values())
-        axis.plot([place] * len(values), values, ls="", alpha=0.7, **style(comparison, norm))
+    canvas, axis = _canvas((1.2 + 1.1 * len(labels), 3.2))
+    for place, label in enumerate(labels):
+        values = list(comparison.values(task, label).values())
+        axis.plot([place] * len(values), values, ls="", alpha=0.7, **style(comparison, label))
         axis.hlines(float(np.mean(values)), place - 0.25, place + 0.25, color="black")
-    axis.set_xticks(range(len(norms)), norms, rotation=30 if len(norms) > 4 else 0, ha="center")
-    axis.set(ylabel=comparison.config.tasks[task].metric, xlim=(-0.6, len(norms) - 0.4))
+    axis.set_xticks(range(len(labels)), labels, rotation=30 if len(labels) > 4 else 0, ha="center")
+    axis.set(ylabel=comparison.config.tasks[task].metric, xlim=(-0.6, len(labels) - 0.4))
     axis.grid(alpha=0.3, axis="y")
     return _address(canvas)
 
@@ -158,7 +158,7 @@ def heat_map(run: Run, metric: str) -> str | None:
     axis.set_yticks(range(len(layers)), layers, fontsize=6)
     shown = np.linspace(0, len(steps) - 1, min(5, len(steps))).astype(int)
     axis.set_xticks(shown, [str(steps[i]) for i in shown])
-    axis.set(xlabel="optimizer step", title=f"{run.cell.norm}: {metric}")
+    axis.set(xlabel="optimizer step", title=f"{run.cell.variant}: {metric}")
     return _address(canvas)
 
 

@@ -50,7 +50,7 @@ def _test_set(comparison: Comparison, task: str) -> tuple[dict[str, float], floa
         return {}, None, f"{without}runs keep results image by image for {_IMAGES} alone."
     runs = [r for label in comparison.config.rows() for r in comparison.of(task, label)]
     finished = [run for run in runs if run.state == "finished"]
-    right = {(run.cell.norm, run.cell.seed): found for run in finished if (found := _right(run))}
+    right = {(run.cell.variant, run.cell.seed): found for run in finished if (found := _right(run))}
     if len(right) < len(finished) or not right:
         missing = len(finished) - len(right)
         return {}, None, f"{without}{missing} runs have no test_predictions.npz."

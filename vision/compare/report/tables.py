@@ -22,7 +22,7 @@ class Row:
 
     task: str
     metric: str
-    norm: str  # the variant's label
+    variant: str  # its label
     runs: str  # "3 of 3", and the states of the others
     mean: float | None
     std: float | None
@@ -63,7 +63,7 @@ def row_texts(row: Row, rows: Sequence[Row]) -> list[str]:
     effect = row.effect or Effect("")
     return [
         row.task,
-        row.norm,
+        row.variant,
         _difference(effect, row.diverges),
         row.verdict,
         row.metric,
@@ -119,7 +119,7 @@ def to_csv(rows: Sequence[Row]) -> str:
         result = [e.difference, e.low, e.high, row.verdict, row.metric, row.mean, row.std, values]
         seeds = [row.runs, e.smallest, e.seeds_for_margin]
         cost = [row.parameters, row.memory]
-        writer.writerow([row.task, row.norm, *result, *seeds, *further, *cost])
+        writer.writerow([row.task, row.variant, *result, *seeds, *further, *cost])
     return out.getvalue()
 
 
