@@ -52,7 +52,7 @@ def main() -> None:
     add("--kid-subset-size", **n, default=1000, help="images per subset of KID (default: 1000)")
     add("--steps", **n, default=sampling.num_inference_steps, help="sampling steps of a run")
     add("--guidance", type=float, default=sampling.guidance_scale, help="guidance scale of a run")
-    add("--sampler", choices=get_args(Sampler), default=sampling.sampler, help="sampler of a run")
+    add("--sampler", choices=get_args(Sampler), help="of a run (default: ddpm, or its pipeline's)")
     add("--cache", metavar="DIR", help="where statistics of --real are kept, or off")
     add("--save-stats", metavar="FILE.npz", help="write the statistics of --real")
     add("--json", metavar="FILE", help="write the metrics and all settings they depend on")

@@ -36,7 +36,7 @@ def main() -> None:
         help="guide only where LOW <= timestep/1000 <= HIGH",
     )  # fmt: skip
     add("--steps", dest="num_inference_steps", type=int, default=50, metavar="N", help="default 50")
-    add("--sampler", choices=get_args(Sampler), default="ddpm", help="default ddpm")
+    add("--sampler", choices=get_args(Sampler), help="default: ddpm; of a saved pipeline its own")
     add("--seed", type=int, default=0, help="default 0")
     add("--batch-size", type=int, default=100, metavar="N", help="default 100")
     add("--checkpoint", choices=["last", "best"], default="last", help="default last")

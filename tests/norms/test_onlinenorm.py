@@ -33,5 +33,5 @@ def test_the_output_is_clamped():
 
 @pytest.mark.parametrize("clamp", [0, "5", True])
 def test_a_clamp_that_is_no_size_is_refused(clamp):
-    with pytest.raises(ValueError, match="clamp must be a number above 0"):
+    with pytest.raises(ValueError, match="clamp must be a number above 0|: expected a number"):
         create_norm("onlinenorm", DIM, clamp=clamp)

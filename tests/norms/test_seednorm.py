@@ -169,7 +169,7 @@ def test_parameters_have_one_shape_for_any_number_of_heads(num_heads):
     }
 
 
-@pytest.mark.parametrize("num_heads", [0, -1, 5, 16, 2.0])
+@pytest.mark.parametrize("num_heads", [0, -1, 5, 16])
 def test_heads_that_do_not_divide_dim_are_refused_with_those_that_do(num_heads):
     with pytest.raises(ValueError, match=r"does not divide dim=8; try \[1, 2, 4, 8\]"):
         create_norm("seednorm", 8, num_heads=num_heads)

@@ -40,7 +40,7 @@ def test_groupnorm_takes_the_largest_divisor_up_to_8(dim, groups):
     assert create_norm("groupnorm", dim).num_groups == groups
 
 
-@pytest.mark.parametrize("groups", [0, 5, 24, 1.0])
+@pytest.mark.parametrize("groups", [0, 5, 24])
 def test_groups_that_do_not_divide_are_refused_with_those_that_do(groups):
     with pytest.raises(ValueError, match=r"does not divide dim=12; try \[1, 2, 3, 4, 6, 12\]"):
         create_norm("groupnorm", DIM, num_groups=groups)
@@ -104,9 +104,10 @@ def test_cluster_with_one_cluster_standardizes_with_what_it_learned():
     ("name", "option"), [("cluster", "num_clusters"), ("dynamic_layernorm", "summary_dim")]
 )
 def test_sizes_below_1_are_refused(name, option):
-    for value in (0, 2.0):
-        with pytest.raises(ValueError, match=f"{option} must be an integer of at least 1"):
-            create_norm(name, DIM, **{option: value})
+    with pytest.raises(ValueError, match=f"{option} must be an integer of at least 1"):
+        create_norm(name, DIM, **{option: 0})
+    with pytest.raises(ValueError, match=f"{option} = 2.0: expected a whole number"):
+        create_norm(name, DIM, **{option: 2.0})
 
 
 def test_matrices_of_networks_decay_and_nothing_else():

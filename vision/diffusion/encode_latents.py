@@ -17,7 +17,8 @@ from vision.datasets.check import check_data
 from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.latents import INDEX, shard_name
 from vision.datasets.splits import config_splits
-from vision.diffusion.vae import encode, load_vae
+from vision.diffusion.fingerprint import fingerprint
+from vision.diffusion.vae import encode, latent_size, load_vae
 from vision.environment import choose_device
 from vision.files import write_json, written
 
@@ -29,9 +30,10 @@ def encode_latents(
 
     Images are resized and centre-cropped to `data.img_size`, without augmentation. Existing shards
     are kept, so an interrupted run continues. Raises ValueError if `output` was begun with other
-    settings.
+    settings or weights, or if the VAE cannot take images of that size whole.
     """
     vae = load_vae(vae_name).to(choose_device())
+    latent_size(vae, config.data.img_size)
     data = _data_module(config, vae.config.in_channels, batch_size)
     counts = {}
     for split in config_splits(config.data):
@@ -49,9 +51,10 @@ def _encode_split(
 ) -> int:
     total = data.sizes[split]
     starts = range(0, total, shard_size)
-    side = data.config.img_size // 2 ** (len(vae.config.block_out_channels) - 1)
+    side = latent_size(vae, data.config.img_size)
     index = {
         "vae": vae_name,
+        "vae_weights": fingerprint(vae),
         "source": dataclasses.asdict(data.config),
         "class_names": data.class_names,
         "shape": [vae.config.latent_channels, side, side],
@@ -80,7 +83,7 @@ def _write_or_compare(path: Path, index: dict[str, Any]) -> None:
         return
     found = json.loads(path.read_text(encoding="utf-8"))
     for key, value in json.loads(json.dumps(index)).items():
-        if found[key] != value:
+        if found.get(key) != value:
             raise ValueError(
                 f"{path.parent}: was begun with another {key}; encode into an empty folder, or "
                 "with the same settings"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vision.config.schema import EvaluationConfig, Sampler
+from vision.config.schema import EvaluationConfig
 from vision.seeding import generator_for
 
 if TYPE_CHECKING:
@@ -22,17 +22,27 @@ _DEFAULTS = EvaluationConfig()
 class Sampling:
     """How images are sampled; by default as for published FIDs, without guidance.
 
-    `sampler` and `ema` choose the scheduler and the weights of a pipeline when it is made; the
-    guidance settings are those of `DiTPipeline.__call__`.
+    `sampler` and `ema` choose the scheduler and the weights of a pipeline when it is made (None: as
+    `load_pipeline` does); the guidance settings are those of `DiTPipeline.__call__`.
     """
 
-    sampler: Sampler = _DEFAULTS.sampler
+    sampler: str | None = None
     num_inference_steps: int = _DEFAULTS.num_inference_steps
     guidance_scale: float = _DEFAULTS.guidance_scale  # 1: no guidance
     guidance_channels: int | None = None
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     seed: int = 0
     ema: bool = True
+
+
+def check_sampling(pipeline: DiTPipeline, sampling: Sampling) -> None:
+    """Raise ValueError for what `pipeline` cannot be sampled with."""
+    pipeline.check_sampling(
+        sampling.num_inference_steps,
+        sampling.guidance_scale,
+        sampling.guidance_channels,
+        sampling.guidance_interval,
+    )
 
 
 def generate(
@@ -46,7 +56,8 @@ def generate(
 
     Image `indices[k]`, of class `labels[k]`, draws its noise from (seed, index). The other images
     of a batch change it only by rounding, in the products of the whole batch. The transformer
-    samples in eval mode, and is in its own mode whenever a batch is returned.
+    samples in eval mode, and is in its own mode whenever a batch is returned. Raises
+    FloatingPointError where an image is not finite.
     """
     pipeline.set_progress_bar_config(disable=True)
     training = pipeline.transformer.training

@@ -6,16 +6,27 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from vision.diffusion.schedulers import Generators, set_timesteps, step
+from vision.diffusion.arguments import (
+    Generators,
+    OutputType,
+    check_generator,
+    check_guidance,
+    check_guidance_channels,
+    check_latents,
+    check_output_type,
+    class_numbers,
+)
+from vision.diffusion.schedulers import set_timesteps, step
 from vision.diffusion.vae import decode
 from vision.models.dit import DiT
+from vision.pictures import check_finite
 
 # diffusers imports classes that are not its own only through a file in the folder that it loads
 _LOADER_NAME = "pipeline.py"
@@ -40,6 +51,7 @@ class DiTPipeline(DiffusionPipeline):
             the same betas can take its place.
         vae: Decodes latents; None if the model generates pixels.
         id2label: Class names by number (as text, for JSON), so that labels can be names.
+        null_class_trained: Whether labels were dropped in training, which guidance needs.
     """
 
     _optional_components = ["vae"]  # noqa: RUF012 (read by diffusers; tried with 0.42)
@@ -51,10 +63,11 @@ class DiTPipeline(DiffusionPipeline):
         scheduler: DDPMScheduler,
         vae: AutoencoderKL | None = None,
         id2label: dict[str, str] | None = None,
+        null_class_trained: bool = True,
     ) -> None:
         super().__init__()
         self.register_modules(transformer=transformer, scheduler=scheduler, vae=vae)
-        self.register_to_config(id2label=id2label)
+        self.register_to_config(id2label=id2label, null_class_trained=null_class_trained)
         self.labels = {name: int(number) for number, name in (id2label or {}).items()}
 
     @torch.no_grad()
@@ -67,7 +80,7 @@ class DiTPipeline(DiffusionPipeline):
         latents: Tensor | None = None,
         guidance_channels: int | None = None,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
-        output_type: Literal["pil", "np", "pt"] = "pil",
+        output_type: OutputType = "pil",
         return_dict: bool = True,
     ) -> ImagePipelineOutput | tuple[Any]:
         """One image per class.
@@ -81,36 +94,35 @@ class DiTPipeline(DiffusionPipeline):
             latents: Noise to start from, [B, C, H, W] float32 of unit variance; None: drawn.
             guidance_channels: How many channels to guide, from the first; None: all. The published
                 samples guide 3 of 4.
-            guidance_interval: Guide only while timestep/1000 is in this range
+            guidance_interval: Guide only while timestep/1000 is in this range, from 0 to 1
                 (https://arxiv.org/abs/2404.07724).
-            output_type: "pil", "np" [B, H, W, C] or "pt" [B, C, H, W], the latter two from 0 to 1.
+            output_type: "pil", "np" [B, H, W, C] or "pt" [B, C, H, W], the latter two from 0 to 1;
+                "latent", what the transformer made, [B, C, H, W], neither decoded nor clipped.
             return_dict: Return an `ImagePipelineOutput`; False: a tuple.
 
         Raises:
             ValueError: an unknown class, or an argument out of range.
+            FloatingPointError: an image is not finite.
         """
         device = self._execution_device  # `device`, the public one, is the CPU under CPU offload
         labels = torch.tensor(self.label_ids(class_labels), device=device)
-        channels, size = self.transformer.config.in_channels, self.transformer.config.sample_size
+        channels = self.transformer.config.in_channels
         guided = channels if guidance_channels is None else guidance_channels
-        if not 1 <= guided <= channels:
-            raise ValueError(f"guidance_channels = {guided}: expected 1 to {channels}")
-        shape = (len(labels), channels, size, size)
-        if latents is None:
-            latents = randn_tensor(shape, generator, device, torch.float32)
-        if latents.shape != shape:
-            raise ValueError(f"latents: expected shape {shape}, got {tuple(latents.shape)}")
-        timesteps = set_timesteps(self.scheduler, num_inference_steps, device)
-        # init_noise_sigma is 1 except in schedulers that count in sigmas, such as Euler's
-        x = latents.to(device, torch.float32) * self.scheduler.init_noise_sigma
+        check_output_type(output_type)
+        check_generator(generator, len(labels))
+        timesteps = self.check_sampling(
+            num_inference_steps, guidance_scale, guided, guidance_interval
+        )
+        x = self._start(latents, len(labels), generator, device)
         low, high = guidance_interval
         for t in self.progress_bar(timesteps):
             within = low <= float(t) / self.scheduler.config.num_train_timesteps <= high
             output = self.predict(x, t, labels, guidance_scale if within else 1.0, guided)
             x = step(self.scheduler, output, t, x, generator)
-        images: Any = self._decode(x)
+        check_finite(x)
+        images: Any = x if output_type == "latent" else self._decode(x)
         self.maybe_free_model_hooks()
-        if output_type != "pt":
+        if output_type in ("pil", "np"):
             images = images.permute(0, 2, 3, 1).cpu().numpy()
         if output_type == "pil":
             images = self.numpy_to_pil(images)
@@ -118,17 +130,34 @@ class DiTPipeline(DiffusionPipeline):
 
     def label_ids(self, class_labels: Sequence[int | str]) -> list[int]:
         """Numbers of classes given by number or name. Raises ValueError for an unknown one."""
-        count = self.transformer.config.num_classes
-        numbers = []
-        for label in class_labels:
-            number = self.labels.get(label) if isinstance(label, str) else int(label)
-            if number is None or not 0 <= number < count:
-                known = ", ".join(list(self.labels)[:10]) or "none has a name"
-                raise ValueError(
-                    f"class {label!r}: expected a number from 0 to {count - 1}, or a name ({known})"
-                )
-            numbers.append(number)
-        return numbers
+        return class_numbers(class_labels, self.labels, self.transformer.config.num_classes)
+
+    def check_sampling(
+        self,
+        num_inference_steps: int,
+        guidance_scale: float = 1.0,
+        guidance_channels: int | None = None,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+    ) -> Tensor:
+        """Raise ValueError for what cannot be sampled; returns the timesteps."""
+        channels = self.transformer.config.in_channels
+        if guidance_channels is not None:
+            check_guidance_channels(guidance_channels, channels)
+        check_guidance(guidance_scale, guidance_interval, self.config.null_class_trained)
+        return set_timesteps(self.scheduler, num_inference_steps, self._execution_device)
+
+    def _start(
+        self, latents: Tensor | None, count: int, generator: Generators, device: torch.device
+    ) -> Tensor:
+        """The noisiest images, [count, C, H, W] float32: `latents`, or drawn, as large as the
+        scheduler wants them."""
+        config = self.transformer.config
+        shape = (count, config.in_channels, config.sample_size, config.sample_size)
+        if latents is None:
+            latents = randn_tensor(shape, generator, device, torch.float32)
+        check_latents(latents, shape)
+        # init_noise_sigma is 1 except in schedulers that count in sigmas, such as Euler's
+        return latents.to(device, torch.float32) * self.scheduler.init_noise_sigma
 
     def predict(
         self, x: Tensor, t: Tensor, labels: Tensor, guidance_scale: float, channels: int
@@ -152,9 +181,10 @@ class DiTPipeline(DiffusionPipeline):
         return self.transformer(x.to(dtype), t.to(x.device), labels, return_dict=False)[0].float()
 
     def _decode(self, x: Tensor) -> Tensor:
-        """Pixels from 0 to 1."""
+        """Pixels from 0 to 1. Raises FloatingPointError if one is not finite."""
         if self.vae is not None:
             x = decode(self.vae, x)
+        check_finite(x)
         return (x / 2 + 0.5).clamp(0, 1)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **options: Any) -> None:

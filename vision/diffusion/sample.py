@@ -15,14 +15,17 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor, to_pil_image
+from torchvision.transforms.functional import pil_to_tensor
 
-from vision.diffusion.generate import Sampling, generate
+from vision.diffusion.fingerprint import fingerprint
+from vision.diffusion.generate import Sampling, check_sampling, generate
 from vision.diffusion.load_pipeline import load_pipeline
 from vision.diffusion.pipeline import DiTPipeline
+from vision.diffusion.schedulers import sampler_name
 from vision.environment import choose_device, torchrun_rank
 from vision.errors import ConfigError
 from vision.files import write_json, written
+from vision.notices import notice
 from vision.pictures import image_grid, write_png
 
 _GRID_ROWS = 10
@@ -34,6 +37,7 @@ class SampleSettings(Sampling):
     """Everything that the images of a folder depend on; other settings need another folder."""
 
     source: str
+    weights: str  # fingerprint of the pipeline
     classes: list[int]
     count: int
     batch_size: int
@@ -55,22 +59,26 @@ def sample_command(
     anything that the user can fix.
     """
     folder, count, batch_size = Path(out), settings["count"], settings["batch_size"]
+    sampler = settings.pop("sampler")
     try:
         if min(count, batch_size) < 1:
             raise ValueError(f"--number {count} --batch-size {batch_size}: expected 1 or more")
-        pipeline = load_pipeline(run, checkpoint, settings["ema"], settings["sampler"])
+        pipeline = load_pipeline(run, checkpoint, settings["ema"], sampler)
+        sampler = sampler_name(pipeline.scheduler)
+        weights = fingerprint(pipeline.transformer, pipeline.vae, pipeline.scheduler)
         pipeline.to(choose_device())
         if settings["bf16"]:
             pipeline.transformer.to(torch.bfloat16)
-        # digits are class numbers, anything else is a name
-        given = [int(text) if text.isdecimal() else text for text in classes or []]
-        labels = pipeline.label_ids(given or range(pipeline.transformer.config.num_classes))
+        labels = _classes(pipeline, classes)
         start = time.perf_counter()
-        chosen = SampleSettings(source=run, classes=labels, **settings)
+        chosen = SampleSettings(
+            source=run, weights=weights, classes=labels, sampler=sampler, **settings
+        )
         if not sample(pipeline, chosen, folder):
             return None
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(str(error)) from error
+    print(f"sampler          {sampler}, {chosen.num_inference_steps} steps")
     print(f"seconds          {time.perf_counter() - start:.1f}")
     print(f"written          {count} images in images/, grid.png and samples.npz in {folder}")
     return chosen
@@ -82,8 +90,12 @@ def sample(pipeline: DiTPipeline, settings: SampleSettings, folder: Path) -> boo
     Under torchrun each process generates every `world size`-th batch; batches, and so images, are
     the same for any number of processes. A batch whose files all exist is skipped; files appear
     whole or not at all. Rank 0 waits for the other files, then writes grid.png and samples.npz.
+
+    Raises ValueError for settings that the pipeline cannot be sampled with, FloatingPointError for
+    images that are not finite, of which none of the batch is written.
     """
     rank, world_size = torchrun_rank()
+    _check_sampling(pipeline, settings)
     _check_settings(settings, folder, rank)
     starts = range(0, settings.count, settings.batch_size)
     for start in starts[rank::world_size]:
@@ -93,8 +105,7 @@ def sample(pipeline: DiTPipeline, settings: SampleSettings, folder: Path) -> boo
         labels = [settings.label(index) for index in indices]
         (images,) = generate(pipeline, labels, indices, settings, settings.batch_size)
         for index, image in zip(indices, images, strict=True):
-            with written(image_path(folder, index)) as temporary:
-                to_pil_image(image).save(temporary, format="png")
+            write_png(image, image_path(folder, index))
     if rank != 0:
         return False
     while missing := [i for i in range(settings.count) if not image_path(folder, i).exists()]:
@@ -117,6 +128,28 @@ def read_images(settings: SampleSettings, folder: Path) -> Tensor:
         with Image.open(image_path(folder, index)) as image:
             images.append(pil_to_tensor(image))
     return torch.stack(images)
+
+
+def _classes(pipeline: DiTPipeline, given: list[str] | None) -> list[int]:
+    """Numbers of the classes on the command line: digits are a number, anything else is a name."""
+    labels: list[int | str] = []
+    for text in given or []:
+        labels.append(int(text) if text.isdecimal() else text)
+        named = pipeline.labels.get(text)
+        if text.isdecimal() and named not in (None, int(text)):
+            notice(f"--classes {text}: taken as a number; the class named {text} is number {named}")
+    return pipeline.label_ids(labels or range(pipeline.transformer.config.num_classes))
+
+
+def _check_sampling(pipeline: DiTPipeline, settings: SampleSettings) -> None:
+    """Raise ValueError before anything is computed or recorded."""
+    channels = pipeline.transformer.config.in_channels
+    if pipeline.vae is None and channels not in (1, 3):
+        raise ValueError(
+            f"{settings.source}: makes images of {channels} channels, and has no VAE to decode "
+            "them; expected 1 or 3"
+        )
+    check_sampling(pipeline, settings)
 
 
 def _check_settings(settings: SampleSettings, folder: Path, rank: int) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
+from diffusers.utils import is_accelerate_available
 from torch import Tensor
 
 from vision.config import Config
@@ -31,16 +32,37 @@ def vae_name(config: Config) -> str:
 def load_vae(name: str) -> AutoencoderKL:
     """An AutoencoderKL of the Hugging Face hub or a folder, in eval mode. Raises ValueError."""
     try:
-        return AutoencoderKL.from_pretrained(name).requires_grad_(False).eval()
+        vae = AutoencoderKL.from_pretrained(name, low_cpu_mem_usage=is_accelerate_available())
+        return vae.requires_grad_(False).eval()
     except OSError as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"dit.vae = {name!r}: no AutoencoderKL there ({reason})") from error
 
 
+def latent_size(vae: AutoencoderKL, img_size: int) -> int:
+    """Side of the latents of images with sides of `img_size` pixels.
+
+    Raises ValueError, with the nearest sizes, where the VAE would leave pixels out.
+    """
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    if img_size % factor:
+        low = max(img_size // factor, 1) * factor
+        raise ValueError(
+            f"data.img_size = {img_size}: the VAE makes one latent pixel of {factor}x{factor} and "
+            f"would leave the rest out; nearest: {low} or {low + factor}"
+        )
+    return img_size // factor
+
+
 @torch.inference_mode()
 def encode(vae: AutoencoderKL, images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the latents of `images` [B, C, H, W] from -1 to 1 and of
-    their mirror images, each [B, 2, c, h, w] float16 on the CPU."""
+    their mirror images, each [B, 2, c, h, w] float16 on the CPU.
+
+    Raises ValueError for a size that is no multiple of the VAE's factor.
+    """
+    for side in images.shape[-2:]:
+        latent_size(vae, side)
     both = torch.stack([images, images.flip(-1)], dim=1)  # [B, 2, C, H, W]
     posterior = vae.encode(both.flatten(0, 1).to(vae.device)).latent_dist
     scale, shift = _scale_and_shift(vae)

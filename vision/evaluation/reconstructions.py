@@ -20,7 +20,7 @@ from vision.datasets.transforms import eval_transform
 from vision.environment import choose_device
 from vision.errors import ConfigError, CorruptImageError
 from vision.models.mae import MAE
-from vision.pictures import enlarge, write_png
+from vision.pictures import check_finite, enlarge, write_png
 
 _LEAST_WIDTH = 96  # pixels of one image in the grid; smaller images are enlarged
 
@@ -30,6 +30,8 @@ def reconstruction_grid(
     model: MAE, images: Tensor, mask_ratio: float, data: DataConfig, generator: torch.Generator
 ) -> Tensor:
     """Rows of original, masked and reconstructed image: [3, H, W] in 0..1.
+
+    Raises FloatingPointError if one is not finite.
 
     Args:
         model: In eval mode.
@@ -41,6 +43,7 @@ def reconstruction_grid(
     noise = torch.rand(len(images), model.grid**2, generator=generator).to(images.device)
     masked, filled = model.reconstruct(images, mask_ratio, noise)
     rows = torch.stack([images, masked, filled], dim=1).flatten(0, 1).float()  # [3B, C, H, W]
+    check_finite(rows)
     mean, std = (torch.tensor(v, device=rows.device).view(-1, 1, 1) for v in (data.mean, data.std))
     colors = (rows * std + mean).clamp(0, 1)
     return make_grid(enlarge(colors, _LEAST_WIDTH), nrow=3, padding=4, pad_value=1.0).cpu()

@@ -22,7 +22,7 @@ class ClassificationMetrics(nn.Module):
         self.top5: MulticlassAccuracy | None = None
         if num_classes > 5:
             self.top5 = MulticlassAccuracy(num_classes, top_k=5, average="micro")
-        self.loss = MeanMetric()
+        self.loss = MeanMetric(nan_strategy="disable")  # a NaN must show in the mean
 
     @torch.no_grad()
     def update(self, logits: Tensor, targets: Tensor) -> None:

@@ -158,7 +158,10 @@ class DiT(ModelMixin, ConfigMixin):
         self.y_embedder = LabelEmbedder(num_classes, embed_dim)
         grid = sample_size // patch_size
         positions = get_2d_sincos_pos_embed(embed_dim, grid, base_size=grid, output_type="pt")
-        self.register_buffer("pos_embed", positions.float().unsqueeze(0))  # [1, L, D], not trained
+        # [1, L, D], not trained; in the dtype of the weights, because diffusers tells by the first
+        # tensor of a file whether it has that of the model
+        positions = positions.to(torch.get_default_dtype()).unsqueeze(0)
+        self.register_buffer("pos_embed", positions)
         self.blocks = nn.ModuleList(
             DiTBlock(embed_dim, num_heads, mlp_ratio, layer) for _ in range(depth)
         )

@@ -6,7 +6,11 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import math
+import numbers
 import sys
+import types
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +21,13 @@ from vision.errors import nearest
 from vision.registry import NORMS
 
 NormClass = TypeVar("NormClass", bound=type[nn.Module])
+_WORDS = {
+    float: "a number",
+    int: "a whole number",
+    bool: "true or false",
+    str: "text",
+    type(None): "null",
+}
 
 
 def list_norms() -> list[str]:
@@ -76,10 +87,14 @@ def create_norm(name: str, dim: int, **options: Any) -> nn.Module:
         ValueError: unknown norm, unknown option, or a value that the norm cannot work with.
     """
     cls = get_norm(name)
-    valid = norm_options(name)
-    for option in options:
+    valid = {option: kind for option, kind in _arguments(cls).items() if option != "dim"}
+    for option, value in options.items():
         if option not in valid:
             raise ValueError(f"norm {name!r} has no option {option!r}; {nearest(option, valid)}")
+        if not _fits(value, valid[option]):
+            kinds = typing.get_args(valid[option]) or (valid[option],)
+            expected = " or ".join(_WORDS.get(kind, str(kind)) for kind in kinds)
+            raise ValueError(f"norm {name!r}: {option} = {value!r}: expected {expected}")
     norm = cls(dim, **options)
     if not hasattr(norm, "dim"):
         # a user's class need not keep it, but `convert_norms` asks for it
@@ -133,15 +148,34 @@ def _load_file(path: Path) -> None:
         raise
 
 
-def _arguments(cls: type) -> tuple[str, ...]:
-    """Named arguments of the constructor; **kwargs stands for those of the next base class."""
-    names: dict[str, None] = {}
+def _arguments(cls: type) -> dict[str, Any]:
+    """Named arguments of the constructor and their types, Any where it does not say; **kwargs
+    stands for those of the next base class."""
+    found: dict[str, Any] = {}
     for base in cls.__mro__:
         if "__init__" not in vars(base):
             continue
-        arguments = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
-        named = [a.name for a in arguments if a.kind not in (a.VAR_POSITIONAL, a.VAR_KEYWORD)]
-        names.update(dict.fromkeys(named))
+        constructor = vars(base)["__init__"]
+        arguments = list(inspect.signature(constructor).parameters.values())[1:]
+        try:
+            kinds = typing.get_type_hints(constructor)
+        except Exception:  # a user's class may name what is there for a type checker only
+            kinds = {}
+        for argument in arguments:
+            if argument.kind not in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
+                found.setdefault(argument.name, kinds.get(argument.name, Any))
         if not any(argument.kind is argument.VAR_KEYWORD for argument in arguments):
             break
-    return tuple(names)
+    return found
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether an option's value is of its type; of types that no config can give, all are."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return any(_fits(value, part) for part in typing.get_args(kind))
+    if typing.get_origin(kind) is typing.Literal:
+        return value in typing.get_args(kind)
+    if kind in (int, float):
+        number = numbers.Integral if kind is int else numbers.Real
+        return isinstance(value, number) and not isinstance(value, bool) and not math.isnan(value)
+    return isinstance(value, kind) if kind in (bool, str, type(None)) else True

@@ -83,6 +83,7 @@ class DiTTask(VisionTask):
                 f"dit.gradient_checkpointing = true: norm {config.norm.name!r} keeps running "
                 "statistics, which would take each batch twice; set it to false"
             )
+        _check_guidance(config)
         data, evaluation = config.data, config.evaluation
         if evaluation.reference is not None and evaluation.extractor is None:
             raise ValueError(
@@ -195,6 +196,23 @@ class DiffusionDraws:
         noise = torch.randn(self.shape, generator=generator)
         t = torch.randint(self.num_timesteps, (), generator=generator)
         return noise, t, torch.rand((), generator=generator)
+
+
+def _check_guidance(config: Config) -> None:
+    """Raise ValueError where samples are to be guided by a null class that is not trained."""
+    scales = {
+        "dit.sample_guidance": (config.dit.sample_every_n_steps, config.dit.sample_guidance),
+        "evaluation.guidance_scale": (
+            config.evaluation.extractor,
+            config.evaluation.guidance_scale,
+        ),
+    }
+    for key, (sampled, scale) in scales.items():
+        if config.dit.label_dropout == 0 and sampled is not None and scale != 1:
+            raise ValueError(
+                f"{key} = {scale}: dit.label_dropout = 0 leaves the null class untrained, which "
+                "guides; set it to 1, or dit.label_dropout to 0.1"
+            )
 
 
 def _term_means() -> MetricCollection:

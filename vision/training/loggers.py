@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch import Tensor
 
 from vision.config import Config
+from vision.notices import notice
 from vision.pictures import write_png
 
 
@@ -24,10 +26,18 @@ def open_loggers(config: Config, folder: Path, resume_step: int | None) -> list[
     return loggers
 
 
-def log_picture(trainer: pl.Trainer, name: str, picture: Tensor, file: Path) -> None:
-    """Write a picture, [3, H, W] from 0 to 1, to a PNG file and to TensorBoard as `name`."""
+def log_picture(trainer: pl.Trainer, name: str, draw: Callable[[], Tensor], file: Path) -> None:
+    """Write what `draw` returns, [3, H, W] from 0 to 1, to a PNG file and to TensorBoard as `name`.
+
+    A picture that is not finite is left out with a word: the loss tells whether training goes on.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_png(picture, file)
+    try:
+        picture = draw()
+        write_png(picture, file)
+    except FloatingPointError as error:
+        notice(f"{file}: not drawn: {error}")
+        return
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(name, picture, trainer.global_step)

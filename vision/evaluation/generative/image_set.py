@@ -96,6 +96,8 @@ def as_image_set(images: str | Path | Tensor | ImageSet) -> ImageSet:
 def _open_run(path: Path, sampling: Sampling, number: int, device: Any) -> PipelineSource:
     # diffusers' pipelines take half a second to import, which every training would pay
     from vision.diffusion.load_pipeline import load_pipeline
+    from vision.diffusion.schedulers import sampler_name
 
     pipeline = load_pipeline(path, ema=sampling.ema, sampler=sampling.sampler)
+    sampling = dataclasses.replace(sampling, sampler=sampler_name(pipeline.scheduler))
     return PipelineSource(str(path), pipeline.to(device), number, sampling)

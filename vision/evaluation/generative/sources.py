@@ -25,7 +25,7 @@ from vision.datasets.image_files import list_images, read_file
 from vision.datasets.reader import Reader, read_image
 from vision.datasets.readers import open_reader
 from vision.datasets.transforms import eval_pixels
-from vision.diffusion.generate import Sampling, generate
+from vision.diffusion.generate import Sampling, check_sampling, generate
 from vision.notices import notice
 
 
@@ -188,9 +188,13 @@ class TensorSource:
 
 
 class PipelineSource:
-    """Images that a pipeline generates; image i has class i mod the number of classes."""
+    """Images that a pipeline generates; image i has class i mod the number of classes.
+
+    Raises ValueError for what the pipeline cannot be sampled with.
+    """
 
     def __init__(self, name: str, pipeline: Any, number: int, sampling: Sampling) -> None:
+        check_sampling(pipeline, sampling)
         self.name = name
         self.pipeline = pipeline
         self.number = number

@@ -85,7 +85,7 @@ class GenerationMetrics(pl.Callback):
             guidance_scale=options.guidance_scale,
             seed=self.config.seed,
         )
-        pipeline = task.make_pipeline(sampling.ema, sampling.sampler)
+        pipeline = task.make_pipeline(sampling.ema, options.sampler)
         generated = PipelineSource("samples", pipeline, options.number, sampling)
         if self._real.statistics is None:
             self.extractor.model.to(task.device)

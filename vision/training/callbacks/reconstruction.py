@@ -38,14 +38,16 @@ class Reconstructions(pl.Callback):
         images = self._first_images(data)
         if len(images) == 0:
             return
-        generator = generator_for(self.config.seed, "reconstruction")
-        model = cast(MAE, pl_module.get_submodule("model"))
-        precision = trainer.precision_plugin
-        with precision.forward_context():
-            images = precision.convert_input(images.to(pl_module.device))
-            ratio = self.config.mae.mask_ratio
-            grid = reconstruction_grid(model, images, ratio, self.config.data, generator)
-        log_picture(trainer, "reconstruction", grid, self.folder / f"{epoch:04d}.png")
+
+        def draw() -> torch.Tensor:
+            generator = generator_for(self.config.seed, "reconstruction")
+            model = cast(MAE, pl_module.get_submodule("model"))
+            precision, ratio = trainer.precision_plugin, self.config.mae.mask_ratio
+            with precision.forward_context():
+                inputs = precision.convert_input(images.to(pl_module.device))
+                return reconstruction_grid(model, inputs, ratio, self.config.data, generator)
+
+        log_picture(trainer, "reconstruction", draw, self.folder / f"{epoch:04d}.png")
 
     def _first_images(self, data: ImageDataModule) -> torch.Tensor:
         """The first `mae.pictures` images of this rank's part of the validation split."""

@@ -45,9 +45,11 @@ class SampleGrid(pl.Callback):
                 self._write(trainer, pl_module, step)
 
     def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int) -> None:
-        with preserved():
-            grid = self.picture(pl_module)  # type: ignore[arg-type]
-        log_picture(trainer, "samples", grid, self.folder / f"step_{step:07d}.png")
+        def draw() -> Tensor:
+            with preserved():
+                return self.picture(pl_module)  # type: ignore[arg-type]
+
+        log_picture(trainer, "samples", draw, self.folder / f"step_{step:07d}.png")
 
     def picture(self, task: DiTTask) -> Tensor:
         """The grid, [3, H, W] from 0 to 1."""
@@ -58,7 +60,7 @@ class SampleGrid(pl.Callback):
             guidance_scale=options.sample_guidance,
             seed=task.config.seed,
         )
-        pipeline = task.make_pipeline(sampling.ema, sampling.sampler)
+        pipeline = task.make_pipeline(sampling.ema, options.sample_sampler)
         columns = min(len(task.class_names), _MAX_CLASSES)
         labels = list(range(columns)) * _ROWS
         (images,) = generate(pipeline, labels, range(len(labels)), sampling, len(labels))
