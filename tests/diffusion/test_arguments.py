@@ -1,4 +1,5 @@
-"""What a pipeline is asked for in Python: followed, or refused where it makes no sense."""
+"""What a pipeline is asked for in Python, also by way of a scheduler of diffusers: followed, or
+refused where it makes no sense."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler, UniPCMultistepScheduler
+from diffusers import (
+    DDIMInverseScheduler,
+    DDIMScheduler,
+    DDPMScheduler,
+    DEISMultistepScheduler,
+    DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
+    EDMEulerScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    IPNDMScheduler,
+    UniPCMultistepScheduler,
+)
 
 from vision.diffusion.pipeline import DiTPipeline
 from vision.diffusion.schedulers import SAMPLERS, create_scheduler
@@ -132,6 +145,79 @@ def test_images_that_are_not_finite_are_not_returned(images, tmp_path: Path) -> 
         with pytest.raises(FloatingPointError, match="not finite"):
             write_png(picture, tmp_path / "picture.png")
     assert not list(tmp_path.iterdir())
+
+
+CONFIG = create_scheduler("dpm++").config
+
+
+@pytest.mark.parametrize("steps", [7, 300, 600])  # 1000/600 is nearer to 2 than to 1
+def test_ddim_goes_from_each_of_its_timesteps_to_the_next(steps: int, images) -> None:
+    euler = EulerDiscreteScheduler.from_config(CONFIG)  # the same path
+    expected = images(scheduler=euler, num_inference_steps=steps)
+    for spacing in ("linspace", "trailing"):
+        ddim = DDIMScheduler.from_config(CONFIG, timestep_spacing=spacing)
+        found = images(scheduler=ddim, num_inference_steps=steps)
+        far = 1e-3 if spacing == "linspace" else 0.1
+        assert (found - expected).abs().max() < far * expected.abs().max(), spacing
+
+
+@pytest.mark.parametrize(
+    "kind", [DDIMScheduler, DDPMScheduler, UniPCMultistepScheduler, EulerDiscreteScheduler]
+)
+def test_a_timestep_that_rounding_put_below_0_is_refused(kind, images) -> None:
+    trailing = kind.from_config(CONFIG, timestep_spacing="trailing")
+    assert torch.isfinite(images(scheduler=trailing, num_inference_steps=60)).all()
+    for steps in (61, 122):
+        with pytest.raises(
+            ValueError, match=f"{steps}: {kind.__name__} would take .*-1; use a few"
+        ):
+            images(scheduler=trailing, num_inference_steps=steps)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_single_step_solvers_take_any_number_of_steps(order: int, images) -> None:
+    expected = images(num_inference_steps=50, scheduler=create_scheduler("dpm++"))
+    for steps in (10, 11, 12, 13, 14):
+        solver = DPMSolverSinglestepScheduler.from_config(CONFIG, solver_order=order)
+        found = images(scheduler=solver, num_inference_steps=steps)
+        assert (found - expected).abs().max() < 0.05 * expected.abs().max(), steps
+
+
+@pytest.mark.parametrize(
+    "kind", [DPMSolverMultistepScheduler, UniPCMultistepScheduler, DEISMultistepScheduler]
+)
+def test_solvers_may_take_other_noise_levels(kind, images) -> None:
+    expected = images(num_inference_steps=50, scheduler=create_scheduler("dpm++"))
+    for steps in (12, 100):
+        found = images(
+            scheduler=kind.from_config(CONFIG, use_karras_sigmas=True), num_inference_steps=steps
+        )
+        assert (found - expected).abs().max() < 0.05 * expected.abs().max(), steps
+
+
+def test_a_timestep_twice_is_taken_by_its_place(images) -> None:
+    """The first two of 20 are 999, at two noise levels: diffusers would begin with the second."""
+    cosine = {"beta_schedule": "squaredcos_cap_v2", "use_karras_sigmas": True}
+    found = images(scheduler=DPMSolverMultistepScheduler(**cosine), num_inference_steps=20)
+    assert torch.isfinite(found).all()
+
+
+def test_no_noise_at_all_at_the_first_step_divides_by_zero(images) -> None:
+    for kind in (DDIMScheduler, DDPMScheduler):
+        scheduler = kind.from_config(
+            CONFIG, rescale_betas_zero_snr=True, timestep_spacing="trailing"
+        )
+        with pytest.raises(FloatingPointError, match="2 of 2 images are not finite"):
+            images(scheduler=scheduler, num_inference_steps=10)
+
+
+def test_schedulers_for_another_purpose_are_refused(images) -> None:
+    for kind in (FlowMatchEulerDiscreteScheduler, EDMEulerScheduler, IPNDMScheduler):
+        with pytest.raises(ValueError, match=f"scheduler = {kind.__name__}: is for another kind"):
+            images(scheduler=kind())
+    inverse = DDIMInverseScheduler.from_config(CONFIG, timestep_spacing="leading")
+    with pytest.raises(ValueError, match="DDIMInverseScheduler adds noise"):
+        images(scheduler=inverse, num_inference_steps=10)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

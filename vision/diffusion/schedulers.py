@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from fractions import Fraction
 from typing import get_args
 
-import numpy as np
 import torch
 from diffusers import (
+    DDIMParallelScheduler,
     DDIMScheduler,
     DDPMParallelScheduler,
     DDPMScheduler,
@@ -24,8 +25,7 @@ from vision.diffusion.objective import BETA_END, BETA_START, NUM_TIMESTEPS
 
 SAMPLERS: tuple[str, ...] = get_args(Sampler)
 _DDPM = (DDPMScheduler, DDPMParallelScheduler)
-# ways to choose the timesteps of a solver, which leave no place for given ones
-_SPACINGS = ("use_karras_sigmas", "use_lu_lambdas", "use_exponential_sigmas", "use_beta_sigmas")
+_DDIM = (DDIMScheduler, DDIMParallelScheduler)
 
 
 def create_scheduler(
@@ -33,10 +33,9 @@ def create_scheduler(
 ) -> SchedulerMixin:
     """The scheduler of a sampler. Raises ValueError for an unknown name.
 
-    ddpm uses the learned variance if there is one. ddim (eta 0) is DPM-Solver++ of order 1, which
-    is the same update: diffusers' DDIMScheduler assumes that all timesteps are equally far apart,
-    and rounded ones are not. Nothing is clipped, as published. The configuration of each says what
-    any other needs to know, so that `from_config` makes the same of all.
+    ddpm uses the learned variance if there is one; ddim has eta 0. Nothing is clipped, as
+    published. The configuration of each says what any other needs to know, so that `from_config`
+    makes the same of all.
     """
     options = {
         "num_train_timesteps": NUM_TIMESTEPS,
@@ -46,28 +45,19 @@ def create_scheduler(
         "prediction_type": prediction,
         "timestep_spacing": "linspace",
     }
-    for_ddpm = {
-        "variance_type": "learned_range" if learn_sigma else "fixed_small",
-        "clip_sample": False,
-    }
+    variance = "learned_range" if learn_sigma else "fixed_small"
     if sampler == "ddpm":
-        return DDPMScheduler(**options, **for_ddpm)
-    if sampler in ("ddim", "dpm++"):
-        order = 1 if sampler == "ddim" else 2
-        solver = DPMSolverMultistepScheduler(
-            **options,
-            solver_order=order,
-            final_sigmas_type="zero",
-            variance_type=for_ddpm[
-                "variance_type"
-            ],  # not as a default, which from_config leaves out
-        )
+        return DDPMScheduler(**options, variance_type=variance, clip_sample=False)
+    if sampler == "ddim":
+        scheduler = DDIMScheduler(**options, clip_sample=False)
+    elif sampler == "dpm++":  # given as an argument: from_config leaves out what is a default
+        scheduler = DPMSolverMultistepScheduler(**options, variance_type=variance)
     elif sampler == "unipc":
-        solver = UniPCMultistepScheduler(**options, final_sigmas_type="zero")
+        scheduler = UniPCMultistepScheduler(**options)
     else:
         raise ValueError(f"sampler {sampler!r}: expected one of {', '.join(SAMPLERS)}")
-    solver.register_to_config(**for_ddpm)
-    return solver
+    scheduler.register_to_config(variance_type=variance, clip_sample=False)
+    return scheduler
 
 
 def sampler_name(scheduler: SchedulerMixin) -> str:
@@ -86,49 +76,44 @@ def set_timesteps(
 ) -> Tensor:
     """Prepare `scheduler` for sampling; returns its timesteps [num_inference_steps], descending.
 
-    ddpm and ddim take evenly spaced timesteps from the last one to 0, as the published code does,
-    and all take the last one if it is the only one. Raises ValueError for a number of steps that is
-    not from 1 to 1000, or that the scheduler cannot take different noise levels for.
+    A single one is the last timestep of training. Raises ValueError for a number of steps that is
+    not from 1 to 1000, or that the scheduler cannot take different noise levels for, and for a
+    scheduler of another kind of noise.
     """
-    config = scheduler.config
-    most = config.num_train_timesteps
+    name = type(scheduler).__name__
+    if not isinstance(getattr(scheduler, "alphas_cumprod", None), Tensor):
+        raise ValueError(
+            f"scheduler = {name}: is for another kind of noise than a DiT is trained on; expected "
+            "one with betas, such as DDIMScheduler"
+        )
+    most = scheduler.config.num_train_timesteps
     check_steps(num_inference_steps, most)
-    even = np.linspace(0, most - 1, num_inference_steps).round().astype(np.int64)[::-1].copy()
-    if num_inference_steps == 1:
-        even[0] = most - 1
-    if _takes_even(scheduler) and config.timestep_spacing == "linspace":
-        scheduler.set_timesteps(timesteps=even.tolist(), device=device)
-    else:
-        scheduler.set_timesteps(num_inference_steps, device=device)
-    if num_inference_steps == 1 and isinstance(scheduler, DDIMScheduler):
-        scheduler.timesteps = torch.from_numpy(even).to(device)  # its own would be 0
-    _check_timesteps(scheduler, num_inference_steps)
+    scheduler.set_timesteps(num_inference_steps, device=device)
+    if num_inference_steps == 1 and isinstance(scheduler, (*_DDPM, *_DDIM)):
+        scheduler.timesteps = scheduler.timesteps.new_tensor([most - 1])  # linspace gives 0
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(0)  # else looked for by the timestep, which may be there twice
+    wrong = _wrong_timesteps(scheduler)
+    if wrong is not None:
+        raise ValueError(f"num_inference_steps = {num_inference_steps}: {name} {wrong}")
     return scheduler.timesteps
 
 
-def _takes_even(scheduler: SchedulerMixin) -> bool:
-    """Whether it is ddpm or ddim, to which timesteps can be given."""
-    if isinstance(scheduler, _DDPM):
-        return True
-    config = scheduler.config
-    first_order = isinstance(scheduler, DPMSolverMultistepScheduler) and config.solver_order == 1
-    return first_order and not any(config.get(key) for key in _SPACINGS)
-
-
-def _check_timesteps(scheduler: SchedulerMixin, num_inference_steps: int) -> None:
-    """Raise ValueError where there is nothing to remove noise from, or no distance to go."""
-    name = type(scheduler).__name__
+def _wrong_timesteps(scheduler: SchedulerMixin) -> str | None:
+    """Why no image can come of the timesteps: nothing to remove noise from, or no distance."""
+    timesteps = scheduler.timesteps
+    if timesteps.min() < 0:
+        return f"would take the timestep {int(timesteps.min())}; use a few more or less"
     solver = "solver_order" in inspect.signature(type(scheduler)).parameters
-    if solver and (scheduler.sigmas[1:] == scheduler.sigmas[:-1]).any():
-        raise ValueError(
-            f"num_inference_steps = {num_inference_steps}: {name} would take a timestep twice, "
-            f"and divide by the distance; use at most {num_inference_steps - 1}"
-        )
-    if scheduler.timesteps.max() == 0:
-        raise ValueError(
-            f"num_inference_steps = {num_inference_steps}: {name} would take timestep 0 alone, at "
-            "which there is no noise; use 2 or more"
-        )
+    # the last sigma is where sampling ends, which may be where it is
+    if solver and (scheduler.sigmas[1:-1] == scheduler.sigmas[:-2]).any():
+        fewer = len(timesteps) - 1
+        return f"would take a timestep twice, and divide by the distance; use at most {fewer}"
+    if timesteps.max() == 0:
+        return "would take timestep 0 alone, at which there is no noise; use 2 or more"
+    if timesteps[0] < timesteps[-1]:
+        return "adds noise, from the first timestep to the last; use one that removes it"
+    return None
 
 
 def step(
@@ -146,6 +131,8 @@ def step(
         # diffusers adds noise at every timestep but 0, also at a last one that is another
         last = t > 0 and t == scheduler.timesteps[-1]
         return result.pred_original_sample if last else result.prev_sample
+    if isinstance(scheduler, _DDIM):
+        _tell_distance(scheduler, t)
     if learned:
         # a solver made by `from_config` of a ddpm scheduler inherits its variance_type, and would
         # cut the model's output to three channels, whatever C is
@@ -155,3 +142,14 @@ def step(
     finally:
         if learned:  # for `from_config` back to ddpm
             scheduler.register_to_config(variance_type=variance)
+
+
+def _tell_distance(scheduler: SchedulerMixin, t: Tensor) -> None:
+    """Make a DDIM scheduler go to the next of its timesteps, or to the image.
+
+    It goes down by `num_train_timesteps // num_inference_steps`, as if all its timesteps were
+    equally far apart, which rounded ones are not (tried with diffusers 0.42).
+    """
+    later = scheduler.timesteps[scheduler.timesteps < t]
+    distance = int(t - later.max()) if len(later) else int(t) + 1
+    scheduler.num_inference_steps = Fraction(scheduler.config.num_train_timesteps, distance)
