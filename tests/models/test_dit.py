@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from vision.checkpoints.dit_formats import from_diffusers, from_official, to_diffusers
-from vision.models.dit import DIT_NAMES, DiT, named_dit
+from vision.models.dit import DiT, named_dit
+from vision.models.dit_sizes import DIT_NAMES
 from vision.norms import create_norm, get_norm, list_norms, register_norm
 from vision.registry import NORMS
 

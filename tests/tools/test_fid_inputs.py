@@ -127,3 +127,19 @@ def test_real_images_go_through_the_evaluation_transform(
     found, _ = fid(*sides, *given)
     assert abs(found["fid"]) < 1e-6
     assert found["settings"]["real"]["interpolation"] == changes[0].partition("=")[2]
+
+
+def test_a_set_is_at_no_distance_from_itself(fid, sets: Path) -> None:
+    for name in ("all.npz", "fake.npz"):
+        found, said = fid("--real", sets / name, "--fake", sets / name)
+        assert 0 <= found["fid"] < 1e-6
+        assert " -" not in said
+
+
+def test_statistics_of_objects_are_refused_by_their_file(fid, sets: Path) -> None:
+    """What numpy.save makes of a dict; reading it would run code."""
+    np.savez(sets / "objects.npz", mu=np.array({"mean": 0}), sigma=np.eye(3))
+    np.save(sets / "stats.npy", {"mu": np.zeros(3), "sigma": np.eye(3)})
+    for name, message in (("objects.npz", "cannot be read"), ("stats.npy", "expected a folder of")):
+        _, said = fid("--real", sets / name, "--fake", sets / "fake.npz", code=2)
+        assert f"{sets / name}: {message}" in said

@@ -99,7 +99,9 @@ def test_a_picture_of_ones_own_images(tool, pretrained: Path, tmp_path: Path) ->
     pixels = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     target = tmp_path / "new" / "picture.png"
-    tool("reconstruct", pretrained, tmp_path / "a.png", tmp_path / "a.png", "--output", target)
+    own = tmp_path / "a.png"
+    said = tool("reconstruct", pretrained, own, own, "--output", target).stdout
+    assert "a hidden patch has the mean and deviation of the true one: not predicted" in said
     picture = np.asarray(Image.open(target))
     assert picture.shape == (2 * 100 + 4, 3 * 100 + 4, 3)
     original, masked, filled = (picture[4:100, 4 + 100 * i : 100 * (i + 1)] for i in range(3))

@@ -179,6 +179,20 @@ def test_training_goes_on_without_a_grid_that_is_not_finite(
     assert not list((tmp_path / "run" / "samples").iterdir())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("steps", "decay", "share"), [(2, 0.9999, 100), (4, 0.7, 24)])
+def test_an_average_that_is_still_the_start_is_told(
+    steps: int, decay: float, share: int, forked, small_dit: list[str], tmp_path: Path
+) -> None:
+    short = ["model.depth=1", "trainer.epochs=null", "dit.sample_every_n_steps=null"]
+    length = [f"trainer.max_steps={steps}", f"ema.decay={decay}", f"output_dir={tmp_path}"]
+    for warmup in (True, False):
+        more = [f"ema.warmup={str(warmup).lower()}", f"name=run_{warmup}"]
+        said = forked("tools/train.py", *small_dit, *short, *length, *more).stdout
+        told = f"average {share}% of it is still the start weights at the end: ema.decay = {decay}"
+        assert (told in said) is not warmup
+
+
 def test_one_step_of_ddpm_is_that_of_the_other_samplers(saved: Path, sample, tmp_path) -> None:
     found = {}
     for sampler in ("ddpm", "ddim", "dpm++", "unipc"):
@@ -251,6 +265,12 @@ def test_other_folders_of_diffusers_are_refused_in_one_line(
     weights = saved / "transformer" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     assert f"{saved}: cannot be loaded as a DiT pipeline" in sample(saved, code=2)
+    make().save_pretrained(saved)
+    config = saved / "transformer" / "config.json"
+    for depth, kind in ((2, "missing"), (0, "unexpected")):  # of 1
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"depth": depth}))
+        said = sample(saved, code=2)
+        assert re.search(rf"\d+ tensors are {kind}, such as blocks", said)
     make(channels=4).save_pretrained(tmp_path / "four")
     said = sample(tmp_path / "four", code=2)
     assert "makes images of 4 channels, and has no VAE to decode them" in said

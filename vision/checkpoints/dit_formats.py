@@ -10,7 +10,8 @@ import torch
 from diffusers import DiTTransformer2DModel
 from torch import Tensor
 
-from vision.models.dit import DiT, usual_heads
+from vision.models.dit import DiT
+from vision.models.dit_sizes import usual_heads
 
 # our names (and the published ones) -> diffusers', which has q, k and v apart
 _TOP = {

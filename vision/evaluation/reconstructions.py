@@ -88,6 +88,8 @@ def write_reconstructions(
     output.parent.mkdir(parents=True, exist_ok=True)
     write_png(grid, output)
     print(f"written  {output}: {len(images)} rows of original, masked, reconstruction")
+    if model.norm_pix_loss:
+        print("         a hidden patch has the mean and deviation of the true one: not predicted")
 
 
 def _load_published(path: str, num_heads: int, decoder_num_heads: int, norm_pix_loss: bool) -> MAE:

@@ -47,7 +47,7 @@ class FrechetReference:
             root_trace = float(np.sqrt(values.clip(min=0)).sum())
         difference = self.mean - mean
         total = difference @ difference + np.trace(self.cov) + np.trace(cov) - 2 * root_trace
-        return float(total)
+        return max(float(total), 0.0)  # of equal Gaussians, rounding leaves it on either side
 
 
 def jackknife_error(values: list[float]) -> float:

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from vision.config import Config
 from vision.errors import nearest
 from vision.models.check import check_heads, check_patches
+from vision.models.dit_sizes import DIT_NAMES, dit_size
 from vision.models.patches import unpatchify
 from vision.norms import Norm
 from vision.norms.convert import place_norms
@@ -29,15 +30,7 @@ from vision.norms.registry import norm_options as _options_of
 from vision.norms.tokens import TokenLayout
 
 _FREQUENCIES = 256  # sines and cosines that encode a timestep
-_SIZES = {  # (depth, embed_dim, num_heads), table 1 of https://arxiv.org/abs/2212.09748
-    "tiny": (6, 192, 3),
-    "s": (12, 384, 6),
-    "b": (12, 768, 12),
-    "l": (24, 1024, 16),
-    "xl": (28, 1152, 16),
-}
 ZeroInit = Literal[True, False, "blocks"]
-DIT_NAMES = tuple(f"dit_{size}_{patch}" for size in _SIZES for patch in (2, 4, 8))
 
 
 class TimestepEmbedder(nn.Module):
@@ -174,6 +167,21 @@ class DiT(ModelMixin, ConfigMixin):
         self._initialize(zero_init)
 
     @classmethod
+    def from_pretrained(cls, path: Any, *arguments: Any, **options: Any) -> Any:
+        """As in diffusers, which only warns of weights that the file lacks or has besides; such a
+        file is refused with ValueError."""
+        wanted = options.pop("output_loading_info", False)
+        model, info = super().from_pretrained(path, *arguments, output_loading_info=True, **options)
+        for kind in ("missing", "unexpected"):
+            names = list(info.get(f"{kind}_keys", ()))
+            if names:
+                raise ValueError(
+                    f"{path}: {len(names)} tensors are {kind}, such as {names[0]}; the weights are "
+                    "of another model than config.json says"
+                )
+        return (model, info) if wanted else model
+
+    @classmethod
     def from_config(cls, config: Any = None, *arguments: Any, **options: Any) -> Any:
         """As in diffusers, for a saved configuration; one that does not say `affine` is older than
         its default of false, when only "layernorm" had it."""
@@ -219,25 +227,6 @@ class DiT(ModelMixin, ConfigMixin):
                 nn.init.zeros_(module.adaLN_modulation[1].weight)  # type: ignore[arg-type]
         if zero_init is True:
             nn.init.zeros_(self.final_layer.linear.weight)
-
-
-def dit_size(name: str) -> dict[str, int]:
-    """Arguments of `DiT` for a published size. Raises ValueError for an unknown name."""
-    if name not in DIT_NAMES:
-        raise ValueError(f"{name!r} is no DiT; valid: {', '.join(DIT_NAMES)}")
-    _, size, patch = name.split("_")
-    depth, embed_dim, num_heads = _SIZES[size]
-    return {
-        "patch_size": int(patch),
-        "depth": depth,
-        "embed_dim": embed_dim,
-        "num_heads": num_heads,
-    }
-
-
-def usual_heads(embed_dim: int) -> int | None:
-    """Number of heads of the published size with this width; None if there is none."""
-    return {width: heads for _, width, heads in _SIZES.values()}.get(embed_dim)
 
 
 def named_dit(name: str, **options: Any) -> DiT:

@@ -14,7 +14,8 @@ from vision.datasets.dataset import Batch
 from vision.diffusion.load_pipeline import make_pipeline
 from vision.diffusion.objective import DiffusionObjective, Terms, drop_labels
 from vision.diffusion.pipeline import DiTPipeline
-from vision.models.dit import DiT, create_dit, differs_by_affine, dit_size
+from vision.models.dit import DiT, create_dit, differs_by_affine
+from vision.models.dit_sizes import dit_size
 from vision.norms.base import remarks
 from vision.norms.conversion import Conversion
 from vision.norms.registry import get_norm

@@ -48,6 +48,7 @@ from vision.training.trainer import make_trainer
 # exit code after SIGTERM or, under SLURM, SIGUSR1: all is saved, start again (EX_TEMPFAIL of
 # sysexits.h)
 REQUEUE = 75
+_MOST_OF_START = 0.1  # fraction of the start weights in an average, above which it is said
 
 
 def train(config: Config, resume: bool = False) -> dict[str, Any]:
@@ -200,6 +201,13 @@ def _announce(
     options, parts = config.trainer, trainer.accumulate_grad_batches
     if options.max_steps is not None:
         _say(f"length  {task.describe_length()}")
+    decay = config.ema.decay
+    if decay is not None and not config.ema.warmup and decay**task.steps > _MOST_OF_START:
+        _say(
+            f"average {decay**task.steps:.0%} of it is still the start weights at the end: "
+            f"ema.decay = {decay} is for more than {task.steps:,} steps; lower it, or set "
+            "ema.warmup=true"
+        )
     statistics = describe_statistics(task.model, options.batch_size_total, parts)
     if statistics is not None:
         _say(f"        {statistics}")

@@ -35,8 +35,11 @@ def read_statistics(path: Path) -> FeatureStatistics:
     Raises ValueError for shapes that do not fit.
     """
     wanted = ("mu", "sigma", "mu_s", "sigma_s", "count", "settings", "features")
-    with np.load(path, allow_pickle=False) as file:
-        found = {key: file[key] for key in wanted if key in file}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {key: file[key] for key in wanted if key in file}
+    except ValueError as error:  # of objects, which would run code as they are read
+        raise ValueError(f"{path}: cannot be read ({error}); write plain arrays") from error
     for key, entry in found.items():
         if not isinstance(entry, np.ndarray):  # numpy returns the bytes of a member that is none
             raise ValueError(f"{path}: {key} is no array; write the file again")
