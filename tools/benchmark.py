@@ -2,7 +2,8 @@
 """Measure what norms cost in time and memory, and how fast images are loaded.
 
     OMP_NUM_THREADS=2 python tools/benchmark.py norms --json runs/norms.json
-    OMP_NUM_THREADS=2 python tools/benchmark.py models --norms layernorm seednorm
+    OMP_NUM_THREADS=2 python tools/benchmark.py models --norms all --json runs/costs.json
+    OMP_NUM_THREADS=2 python tools/benchmark.py peers --json runs/peers.json
     python tools/benchmark.py data --workers 4 --json runs/data.json
 
 Targets on a GPU, which nobody has measured yet: SeeDNorm by triton reaches 90 % of a copy's bytes
@@ -20,7 +21,8 @@ from vision.errors import ConfigError, run_tool
 
 SUBJECTS = {
     "norms": "each norm in each of its implementations, against nn.LayerNorm",
-    "models": "training step and peak memory of a whole timm model, norm by norm",
+    "models": "training step and peak memory of ViT-B, MAE-B and DiT-B, norm by norm",
+    "peers": "our DiT, MAE and ViT against plain ones of timm's layers with nn.LayerNorm",
     "mae": "MAE pre-training step of a model against its supervised step",
     "diagnostics": "training step with the norms watched, against one without",
     "data": "our loader against timm's create_loader",

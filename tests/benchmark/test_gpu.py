@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from vision.benchmark import gpu, gpu_steps
-from vision.benchmark.gpu_steps import StepSettings
+from vision.benchmark import gpu, steps
 from vision.benchmark.gpu_table import markdown
+from vision.benchmark.steps import StepSettings
 from vision.environment import environment_record
 
 SMALL: dict[str, Any] = {"embed_dim": 32, "depth": 1, "num_heads": 2}
@@ -62,10 +62,8 @@ def test_what_does_not_fit_into_the_time_is_named() -> None:
 def test_the_published_models_are_meant() -> None:
     with torch.device("meta"):
         counts = {
-            s.model: sum(
-                p.numel() for p in gpu_steps.create(s, "layernorm", False).model.parameters()
-            )
-            for s in gpu_steps.STEPS
+            s.model: sum(p.numel() for p in steps.create(s, "layernorm", False).model.parameters())
+            for s in steps.STEPS
         }
     assert counts["ViT-B"] == 86_567_656
     assert 105e6 < counts["MAE-B"] < 115e6 and 125e6 < counts["DiT-B/4"] < 135e6

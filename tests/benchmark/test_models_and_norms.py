@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 
 import pytest
 import torch
 
-from vision.benchmark import diagnostics, mae
+from vision.benchmark import diagnostics, mae, models, peers
 from vision.benchmark.diagnostics import benchmark_diagnostics
 from vision.benchmark.mae import benchmark_mae
-from vision.benchmark.models import ModelSettings
+from vision.benchmark.models import chosen_norms
 from vision.benchmark.norms import SMALL, WIDTHS, implementations, saved_bytes
+from vision.benchmark.supervised import ModelSettings
+from vision.norms import list_norms
 
 
 def test_norms_measures_every_norm_at_every_shape(tool, tmp_path):
@@ -47,12 +50,59 @@ def test_saved_bytes_are_those_of_the_formulas():
     assert kept["seednorm", "compiled"] == size + 10 * (1 + 16) * 4
 
 
-def test_models_measures_time_and_memory(tool, tmp_path):
-    small = ["--model", "test_vit", "--img-size", 160, "--batch", 1, "--rounds", 1]
-    tool("benchmark", "models", *small, "--json", tmp_path / "m.json")
-    first, second = json.loads((tmp_path / "m.json").read_text())["results"]
-    assert (first["norm"], first["step_ratio"], first["peak_ratio"]) == ("layernorm", 1, 1)
-    assert second["norm"] == "seednorm" and second["peak_bytes"] > 100 << 20
+def measure(subject, *arguments):
+    """As `tools/benchmark.py SUBJECT ARGUMENTS`, in this process."""
+    parser = argparse.ArgumentParser()
+    subject.add_arguments(parser)
+    subject.run(parser.parse_args([*map(str, arguments), "--device", "cpu"]))
+
+
+def test_models_measures_time_and_memory_in_every_task(tmp_path, capsys):
+    names = ["test_vit", "mae:vit_tiny_patch16_224", "dit_tiny_8"]
+    small = ["--models", *names, "--img-size", 160, "--batch", 1, "--rounds", 1]
+    norms = ["--norms", "seednorm_dropout", "evonorm_s0"]
+    measure(models, *small, *norms, "--json", tmp_path / "m.json")
+    output = capsys.readouterr().out
+    record = json.loads((tmp_path / "m.json").read_text())
+    found = [(r["model"], r["task"], r["label"]) for r in record["results"]]
+    assert [f for f in found if f[2] != "evonorm_s0"] == [
+        (model, task, label)
+        for model, task in zip(names, ("classify", "mae", "dit"), strict=True)
+        for label in ("layernorm", "seednorm_dropout")
+    ]
+    assert "dit_tiny_8, evonorm_s0: not measured: " in output
+    first, second = record["results"][:2]
+    assert (first["step_ratio"], first["peak_ratio"]) == (1, 1)
+    assert second["options"] == {"num_heads": 16, "coefficient_dropout": 0.1}
+    assert second["peak_bytes"] > 100 << 20 and second["step"] > 0
+    assert record["time"].startswith("20") and record["environment"]["git_commit"]
+
+
+def test_peers_measures_the_plain_model_and_ours_in_turn(tmp_path, capsys):
+    one = ["--models", "DiT-S/4", "--norms", "dyt", "--batch", 1, "--rounds", 1]
+    measure(peers, *one, "--json", tmp_path / "p.json")
+    plain, dyt = json.loads((tmp_path / "p.json").read_text())["results"]
+    assert [plain["norm"], dyt["norm"]] == ["plain", "dyt"]
+    assert "time / plain" in capsys.readouterr().out
+    assert (plain["step_ratio"], plain["peak_ratio"]) == (1, 1)
+    # one round: its ratio is that of the two times
+    assert dyt["step_ratio"] == pytest.approx(dyt["step"] / plain["step"])
+    assert dyt["peak_bytes"] > 33e6 * 16  # weights, gradients and AdamW's two
+
+
+def test_all_norms_are_those_that_take_the_place_of_a_norm_and_the_variants_of_seednorm(capsys):
+    norms = chosen_norms(["all"])
+    assert next(iter(norms)) == "layernorm" and len(norms) == len(list_norms()) - 1 + 2
+    assert norms["seednorm"] == ("seednorm", {"num_heads": 16})
+    assert "evonorm_s0" in capsys.readouterr().out and "evonorm_s0" not in norms
+
+
+def test_unknown_norms_and_models_are_named_before_the_first_step(forked):
+    for arguments, expected in (
+        (["models", "--norms", "sednorm"], "--norms sednorm: .*seednorm"),
+        (["peers", "--models", "DiT-S"], "--models DiT-S: .*DiT-S/4"),
+    ):
+        assert re.search(expected, forked("tools/benchmark.py", *arguments, code=2).stderr)
 
 
 def test_a_peer_that_cannot_run_here_is_a_one_line_error(tool):
@@ -84,11 +134,9 @@ def test_diagnostics_are_measured_against_the_same_steps_unwatched():
 
 @pytest.mark.parametrize(("subject", "rows"), [(mae, 3), (diagnostics, 2)])
 def test_results_are_printed_and_written_with_the_machine(subject, rows, tmp_path, capsys):
-    parser = argparse.ArgumentParser()
-    subject.add_arguments(parser)
-    small = ["--model", "vit_tiny_patch16_224", "--img-size", "32", "--batch", "1", "--rounds", "1"]
+    small = ["--model", "vit_tiny_patch16_224", "--img-size", 32, "--batch", 1, "--rounds", 1]
     file = tmp_path / "r.json"
-    subject.run(parser.parse_args([*small, "--device", "cpu", "--json", str(file)]))
+    measure(subject, *small, "--json", file)
     record = json.loads(file.read_text())
     assert len(record["results"]) == rows and record["environment"]["packages"]["torch"]
     assert "vit_tiny_patch16_224, batch 1" in capsys.readouterr().out

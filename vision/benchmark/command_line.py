@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import time
 from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -13,12 +13,16 @@ from rich.console import Console
 from rich.table import Table
 
 from vision.environment import environment_record
+from vision.files import write_json
 
 
-def add_arguments(parser: ArgumentParser, batch: int, rounds: int, device: bool = True) -> None:
-    """Add --batch, --rounds and --json; --dtype and --device where `device`."""
+def add_arguments(
+    parser: ArgumentParser, batch: int | None, rounds: int, device: bool = True
+) -> None:
+    """Add --batch (None: a model's own), --rounds and --json; --dtype and --device if `device`."""
     add = parser.add_argument
-    add("--batch", type=int, default=batch, help="images (default: %(default)s)")
+    usual = batch or "each model's own"
+    add("--batch", type=int, default=batch, help=f"images (default: {usual})")
     add("--rounds", type=int, default=rounds, help="times each is measured (default: %(default)s)")
     add("--json", type=Path, metavar="FILE", help="write the results and the machine")
     if device:
@@ -43,9 +47,13 @@ def report(
     # a file or a pipe has no width: lines must not be cut
     Console(width=None if console.is_terminal else max(console.width, 200)).print(table)
     if file is not None:
-        record = {"environment": environment_record(), "results": [asdict(r) for r in results]}
+        record = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "environment": environment_record(),
+            "results": [asdict(r) for r in results],
+        }
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_json(file, record)
 
 
 def milliseconds(seconds: float) -> str:

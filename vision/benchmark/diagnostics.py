@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from vision.benchmark.command_line import milliseconds, report
-from vision.benchmark.models import ModelSettings, add_model_arguments, supervised_step
+from vision.benchmark.supervised import ModelSettings, add_model_arguments, supervised_step
 from vision.benchmark.timing import Work, median_times
 from vision.training.callbacks.diagnostics import NormDiagnostics
 

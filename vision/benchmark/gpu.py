@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 
-from vision.benchmark.gpu_steps import STEPS, StepSettings, training_step
 from vision.benchmark.gpu_table import markdown
 from vision.benchmark.norms import NormResult, benchmark_norms, implementations
+from vision.benchmark.steps import STEPS, StepSettings, training_step
 from vision.environment import choose_device, environment_record
 from vision.errors import ConfigError
 from vision.files import write_json, written

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from vision.benchmark.command_line import milliseconds, report
-from vision.benchmark.models import (
+from vision.benchmark.supervised import (
     ModelSettings,
     TrainingStep,
     add_model_arguments,

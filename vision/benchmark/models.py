@@ -1,143 +1,158 @@
-"""Training step time (with AdamW) and peak memory of a whole timm model, norm by norm."""
+"""Training step time and peak memory of whole models, norm by norm, against LayerNorm.
+
+A step is that of training: loss, gradients, AdamW, in our tasks. Norms take turns with LayerNorm in
+every round, three at a time; ratios are medians over the rounds. Peak memory is that of a process
+of its own. Leave the machine alone meanwhile; a comparison takes its cost columns from --json:
+
+    OMP_NUM_THREADS=2 python tools/benchmark.py models --norms all --json runs/costs.json
+"""
 
 from __future__ import annotations
 
-import multiprocessing
-import resource
-import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import timm
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from vision.benchmark import command_line
 from vision.benchmark.command_line import milliseconds, report
-from vision.benchmark.timing import median_times
+from vision.benchmark.memory import peak_in_new_process
+from vision.benchmark.steps import HEADS, StepSettings, training_step
+from vision.benchmark.timing import compare_times
 from vision.environment import choose_device
-from vision.norms import convert_norms
+from vision.errors import nearest
+from vision.models.dit import DIT_NAMES
+from vision.norms import get_norm, list_norms
 
-HEADS = 16  # of SeeDNorm
-
-
-@dataclass(frozen=True)
-class ModelSettings:
-    """What is trained, for a few steps on random images."""
-
-    model: str = "vit_base_patch16_224"
-    batch: int = 16
-    img_size: int = 224
-    dtype: str = "float32"  # of autocast where it is not float32
-    device: str = "cpu"
-
-    @classmethod
-    def given(cls, a: Namespace) -> ModelSettings:
-        """Those of the command line. Raises ValueError for a device that is not here."""
-        return cls(a.model, a.batch, a.img_size, a.dtype, str(choose_device(a.device)))
+MODELS = ("vit_base_patch16_224", "mae:vit_base_patch16_224", "dit_b_4")
+BASELINE = "layernorm"
+# what is measured under a name that is no norm's, or with other options than the norm's own
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "seednorm": ("seednorm", {"num_heads": HEADS}),
+    "seednorm_1_head": ("seednorm", {"num_heads": 1}),
+    "seednorm_dropout": ("seednorm", {"num_heads": HEADS, "coefficient_dropout": 0.1}),
+}
+_AT_A_TIME = 3  # norms beside LayerNorm: each is a model with its optimizer in memory
 
 
 @dataclass(frozen=True)
 class ModelResult:
-    """One norm; ratios are to the first norm measured."""
+    """One norm in one model; ratios are to LayerNorm in the same run."""
 
-    norm: str
     model: str
+    task: str
+    label: str
+    norm: str
+    options: dict[str, Any]  # of the norm
     batch: int
+    dtype: str
     step: float  # seconds, median
     peak_bytes: int  # of a process of its own on the CPU, of the allocator on a GPU
     step_ratio: float
     peak_ratio: float
 
 
-def add_model_arguments(parser: ArgumentParser, size: str, batch: int, rounds: int) -> None:
-    """Add the arguments of `ModelSettings`; `size` as in timm's ViT names."""
-    command_line.add_arguments(parser, batch, rounds)
-    parser.add_argument("--model", default=f"vit_{size}_patch16_224", help="a timm name")
-    parser.add_argument("--img-size", type=int, default=224, help="pixels")
-
-
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of this subject."""
-    add_model_arguments(parser, "base", batch=16, rounds=10)
-    parser.add_argument("--norms", nargs="+", default=["layernorm", "seednorm"])
+    command_line.add_arguments(parser, batch=2, rounds=3)
+    add = parser.add_argument
+    add("--models", nargs="+", default=list(MODELS), metavar="[mae:]NAME", help="timm's, or a DiT")
+    add("--norms", nargs="+", default=[BASELINE, "seednorm"], metavar="NORM", help="or: all")
+    add("--img-size", type=int, default=224, help="pixels, not of a DiT (default: %(default)s)")
 
 
 def run(arguments: Namespace) -> None:
-    """Measure, print and write the results."""
-    norms = arguments.norms
-    results = benchmark_models(ModelSettings.given(arguments), norms, arguments.rounds)
+    """Measure, print and write. Raises ValueError for what is not known, before the first step."""
+    device = choose_device(arguments.device)
+    batch, dtype = arguments.batch, getattr(torch, arguments.dtype)
+    settings = [step_settings(model, batch, arguments.img_size) for model in arguments.models]
+    norms = chosen_norms(arguments.norms)
+    results: list[ModelResult] = []
+    for each in settings:
+        results += benchmark_model(each, norms, arguments.rounds, device, dtype)
     columns = {
-        "norm": lambda r: r.norm,
+        "model": lambda r: r.model,
+        "norm": lambda r: r.label,
         "step ms": lambda r: milliseconds(r.step),
-        f"time / {norms[0]}": lambda r: f"{r.step_ratio:.3f}",
+        "time / LayerNorm": lambda r: f"{r.step_ratio:.3f}",
         "peak MiB": lambda r: f"{r.peak_bytes / 2**20:.0f}",
-        f"peak / {norms[0]}": lambda r: f"{r.peak_ratio:.3f}",
+        "peak / LayerNorm": lambda r: f"{r.peak_ratio:.3f}",
     }
-    report(results, columns, arguments.json)
+    report(results, columns, arguments.json, text_columns=2)
 
 
-def benchmark_models(settings: ModelSettings, norms: list[str], rounds: int) -> list[ModelResult]:
-    """Measure `norms`; the others are compared with the first."""
-    peaks = {}
-    for norm in norms:
-        # in a fresh process, whose peak is that of this norm alone
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            peaks[norm] = pool.submit(peak_bytes, settings, norm).result()
-    steps = {norm: supervised_step(settings, norm) for norm in norms}
-    times = median_times(steps, torch.device(settings.device), rounds)
-    time, peak = times[norms[0]], peaks[norms[0]]
-    model, batch = settings.model, settings.batch
-    return [
-        ModelResult(n, model, batch, times[n], peaks[n], times[n] / time, peaks[n] / peak)
-        for n in norms
-    ]
+def step_settings(model: str, batch: int, img_size: int) -> StepSettings:
+    """What "mae:NAME", a DiT's name or timm's name stands for; DiTs are of 32x32x4 latents."""
+    if model in DIT_NAMES:
+        return StepSettings(model, "dit", model, batch, 32, 4)
+    name = model.removeprefix("mae:")
+    return StepSettings(model, "classify" if name == model else "mae", name, batch, img_size)
 
 
-class TrainingStep:
-    """Called, it does one step: forward, `loss` on images, backward, `before_optimizer`, AdamW."""
-
-    def __init__(
-        self, settings: ModelSettings, model: nn.Module, loss: Callable[[Tensor], Tensor]
-    ) -> None:
-        self._loss, self._settings = loss, settings
-        self.model = model.to(settings.device).train()
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-        shape = (settings.batch, 3, settings.img_size, settings.img_size)
-        self._images = torch.randn(shape, device=settings.device)
-
-    def __call__(self, before_optimizer: Callable[[], object] = lambda: None) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        kind, dtype = torch.device(self._settings.device).type, self._settings.dtype
-        with torch.autocast(kind, getattr(torch, dtype), enabled=dtype != "float32"):
-            loss = self._loss(self._images)
-        loss.backward()
-        before_optimizer()
-        self.optimizer.step()
+def chosen_norms(names: Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Label -> norm and options, LayerNorm first. Raises ValueError for an unknown name."""
+    known: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in list_norms()}
+    known |= VARIANTS
+    if list(names) == ["all"]:
+        inside = [n for n in list_norms() if getattr(get_norm(n), "contains_activation", False)]
+        print(f"left out of all: {', '.join(inside)}, which takes the place of an activation too")
+        names = [name for name in known if name not in inside]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"--norms {name}: {nearest(name, [*known, 'all'])}")
+    return {name: known[name] for name in dict.fromkeys([BASELINE, *names])}
 
 
-def supervised_step(settings: ModelSettings, norm: str) -> TrainingStep:
-    """A step of timm's model with another norm, on 1000 classes."""
-    torch.manual_seed(0)
-    vit = settings.model.startswith("vit_")
-    size: dict[str, Any] = {"img_size": settings.img_size} if vit else {}
-    model = timm.create_model(settings.model, num_classes=1000, **size)
-    options: dict[str, Any] = {"num_heads": HEADS} if norm == "seednorm" else {}
-    convert_norms(model, norm, **options)
-    labels = torch.randint(1000, (settings.batch,), device=settings.device)
-    return TrainingStep(settings, model, lambda images: F.cross_entropy(model(images), labels))
+def benchmark_model(
+    settings: StepSettings,
+    norms: dict[str, tuple[str, dict[str, Any]]],
+    rounds: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Iterator[ModelResult]:
+    """Measure `norms`, of which the first is the baseline.
+
+    One that the model cannot have is said and left out.
+    """
+    make = partial(_make_step, settings, device=device, dtype=dtype)
+    baseline, *others = norms
+    first = make(*norms[baseline])
+    peaks = {baseline: peak_in_new_process(make, *norms[baseline], device=device)}
+    for start in range(0, max(1, len(others)), _AT_A_TIME):
+        steps = {baseline: first}
+        for label in others[start : start + _AT_A_TIME]:
+            try:
+                steps[label] = make(*norms[label])
+            except ValueError as error:
+                print(f"{settings.model}, {label}: not measured: {error}", flush=True)
+                continue
+            peaks[label] = peak_in_new_process(make, *norms[label], device=device)
+        times = compare_times(steps, device, rounds)
+        for label in steps if start == 0 else list(steps)[1:]:
+            norm, options = norms[label]
+            yield ModelResult(
+                settings.model,
+                settings.task,
+                label,
+                norm,
+                options,
+                settings.batch,
+                str(dtype).removeprefix("torch."),
+                times[label].seconds,
+                peaks[label],
+                times[label].ratio,
+                peaks[label] / peaks[baseline],
+            )
 
 
-def peak_bytes(settings: ModelSettings, norm: str) -> int:
-    """Largest memory of this process up to the end of three steps."""
-    step = supervised_step(settings, norm)
-    for _ in range(3):
-        step()
-    if settings.device != "cpu":
-        return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+def _make_step(
+    settings: StepSettings,
+    norm: str,
+    options: dict[str, Any],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Any:
+    return training_step(settings, norm, False, device, dtype, options)
