@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from vision.files import file_hash
+
 CONFIG = ("configs/vit_ti.yaml", "configs/norm/seednorm.yaml")
 
 
@@ -66,3 +68,26 @@ def test_ctrl_c_saves_and_what_changes_no_result_may_change(
     assert starts[1]["changed"] == expected and starts[0]["changed"] == {}
     assert "no data.test_split: the last weights on the validation split" in output
     assert "val/top1 " in output and "test/" not in output
+
+
+@pytest.mark.slow
+def test_a_run_that_was_moved_keeps_its_best_weights(forked, kill, small, tmp_path: Path) -> None:
+    arguments = [*CONFIG, *small, "norm.options.num_heads=4", "trainer.epochs=3"]
+    kill([*arguments, f"output_dir={tmp_path / 'before'}", "name=run"], saves=2)
+    (tmp_path / "before").rename(tmp_path / "after")
+    run = tmp_path / "after" / "run"
+    content = torch.load(run / "last.ckpt", weights_only=True)
+    (best,) = (s for key, s in content["callbacks"].items() if key.startswith("ModelCheckpoint"))
+    assert Path(best["best_model_path"]).parent.parent == tmp_path / "before"
+    best["best_model_score"].fill_(101.0)  # percent: no later epoch is better
+    best["kth_value"] = best["best_model_score"]
+    best["best_k_models"] = {best["best_model_path"]: best["best_model_score"]}
+    torch.save(content, run / "last.ckpt")
+    before = file_hash(run / "best.ckpt")
+    forked("tools/train.py", *arguments, f"output_dir={tmp_path / 'after'}", "name=run", "--resume")
+    assert (run / "summary.json").exists()
+    assert file_hash(run / "best.ckpt") == before
+    last = torch.load(run / "last.ckpt", weights_only=True)["callbacks"]
+    (best,) = (state for key, state in last.items() if key.startswith("ModelCheckpoint"))
+    assert float(best["best_model_score"]) == 101.0
+    assert best["best_model_path"] == str(run / "best.ckpt")

@@ -35,9 +35,9 @@ def vae(blocks: int = 2) -> AutoencoderKL:
     )
 
 
-def make(seed: int = 0, channels: int = 1, scheduler=None) -> DiTPipeline:
+def make(seed: int = 0, channels: int = 1, scheduler=None, learn_sigma=True) -> DiTPipeline:
     torch.manual_seed(seed)
-    model = DiT(4, 2, channels, 24, 1, 3, num_classes=3)
+    model = DiT(4, 2, channels, 24, 1, 3, num_classes=3, learn_sigma=learn_sigma)
     for parameter in model.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     return DiTPipeline(model.eval(), scheduler or create_scheduler("ddpm"), None, NAMES)
@@ -233,11 +233,17 @@ def test_a_sampler_of_another_schedule_is_refused(sample, tmp_path: Path) -> Non
     assert "made for beta_end 0.02, and the pipeline's own DDIMScheduler has 0.012" in said
 
 
-def test_a_folder_of_diffusers_own_dit_is_sampled(sample, tmp_path: Path) -> None:
-    ours = make(channels=4)
+@pytest.mark.parametrize("learn_sigma", [True, False])  # its config may leave out the channels
+def test_a_folder_of_diffusers_own_dit_is_sampled(
+    learn_sigma: bool, sample, tmp_path: Path
+) -> None:
+    ours = make(channels=4, learn_sigma=learn_sigma)
     scheduler = DDIMScheduler(**SCHEDULE, clip_sample=False)
     theirs = diffusers.DiTPipeline(to_diffusers(ours.transformer), vae(), scheduler)
     theirs.save_pretrained(tmp_path / "theirs")
+    if not learn_sigma:
+        config = tmp_path / "theirs" / "transformer" / "config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"out_channels": None}))
     index = tmp_path / "theirs" / "model_index.json"
     index.write_text(json.dumps(json.loads(index.read_text()) | {"id2label": NAMES}))
     said = sample(tmp_path / "theirs", "--classes", "bee", "2")

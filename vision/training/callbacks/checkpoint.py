@@ -18,7 +18,11 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from vision.checkpoints.archive import previous_of, save_whole
 from vision.checkpoints.read import read_checkpoint
 from vision.tasks.finite import nonfinite_tensor
-from vision.training.callbacks.lightning_private import count_batches_as, log_step
+from vision.training.callbacks.lightning_private import (
+    count_batches_as,
+    find_best_in,
+    log_step,
+)
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -114,8 +118,10 @@ class LastCheckpoint(Checkpoint):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Resume at the right batch if this run accumulates another number of them to a step."""
+        """Resume at the right batch if this run accumulates another number of them to a step, and
+        with the best score so far if its directory was moved."""
         count_batches_as(checkpoint, trainer.accumulate_grad_batches)
+        find_best_in(checkpoint, self.path.parent)
 
     def _on_signal(self, *arguments: Any) -> None:
         self._signalled = True

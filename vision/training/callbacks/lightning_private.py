@@ -5,6 +5,8 @@ tests/training/callbacks/test_lightning_private.py fails where they change.
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -46,3 +48,24 @@ def count_batches_as(checkpoint: dict[str, Any], accumulate: int) -> None:
         left = counts["ready"] - counts["completed"]
         ready = counts["ready"] * now // before
         counts.update(ready=ready, started=ready, processed=ready, completed=ready - left)
+
+
+def find_best_in(checkpoint: dict[str, Any], folder: Path) -> None:
+    """Tell ModelCheckpoint that its files are in `folder`, wherever they were written.
+
+    Lightning forgets the best score of a run whose directory was moved, and would replace its
+    best.ckpt by the next one, however bad.
+    """
+    here = os.path.realpath(folder)
+    for state in checkpoint["callbacks"].values():
+        before = state.get("dirpath") if isinstance(state, dict) else None
+        if before in (None, here):
+            continue
+
+        def moved(path: str, before: str = before) -> str:
+            return str(Path(here, os.path.relpath(path, before))) if path else path
+
+        state["dirpath"] = here
+        for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            state[key] = moved(state[key])
+        state["best_k_models"] = {moved(p): score for p, score in state["best_k_models"].items()}
