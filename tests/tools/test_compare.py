@@ -10,11 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from vision.benchmark.models import ModelResult
 from vision.config import load_config
+from vision.environment import environment_record
 from vision.training.final_metrics import final_metrics
 
 ROOT = Path(__file__).parents[2]
@@ -165,6 +168,44 @@ def test_runs_that_are_not_what_the_grid_would_give_are_refused_or_done_again(
     run = load_config([home / "grid/classify/dyt_seed0/config.yaml"]).config
     assert run.norm.options == {"alpha_init": 0.7}
     assert compared.first == compared.summary("layernorm").stat().st_mtime_ns
+
+
+def measured(label: str, options: dict, step_ratio: float, peak_ratio: float) -> dict:
+    norm = label.partition("_")[0]
+    numbers = (2, "float32", 0.5, 1 << 30, step_ratio, peak_ratio)
+    return asdict(ModelResult("vit_base", "classify", label, norm, options, *numbers))
+
+
+@pytest.mark.slow
+def test_time_and_memory_come_from_a_measurement_that_the_grid_names_or_are_not_shown(
+    compared: Compared, forked, tmp_path: Path
+) -> None:
+    home = shutil.copytree(compared.folder, tmp_path / "grid").parent
+    page = (compared.folder / "report.html").read_text()
+    assert "Time and memory are not shown: the grid names no measurement" in page
+    assert '<th scope="col">memory</th>' not in page and "images_per_sec" not in page
+    record = {
+        "time": "2026-01-02T03:04:05Z", "environment": environment_record(),
+        "results": [
+            measured("layernorm", {}, 1.0, 1.0), measured("dyt", {"alpha_init": 0.9}, 1.25, 0.5),
+            measured("seednorm_16", {"num_heads": 16}, 1.5, 1.5),  # not the grid's
+        ],
+    }  # fmt: skip
+    file = tmp_path / "costs.json"
+    file.write_text(json.dumps(record))
+    arguments = [compared.arguments[0], f"output_dir={home}", f"costs={file}"]
+    forked("tools/compare.py", *arguments)
+    file.unlink()  # the comparison has its own
+    forked("tools/report.py", home / "grid")
+    rows = {row["norm"]: row for row in csv.DictReader((home / "grid/report.csv").open())}
+    assert (rows["dyt"]["time"], rows["dyt"]["memory"]) == ("1.25", "0.5")
+    assert rows["seednorm"]["time"] == ""
+    page = (home / "grid/report.html").read_text()
+    assert '<th scope="col">time</th>' in page
+    note = re.findall(r"Time and memory of a training step[^<]*", page)[0]
+    assert "of vit_base at batch 2 in float32" in note and "2026-01-02" in note
+    assert "Not measured with their options: seednorm." in note
+    assert f"{file}: no such file" in forked("tools/compare.py", *arguments, code=2).stderr
 
 
 @pytest.mark.slow

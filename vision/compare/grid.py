@@ -74,7 +74,9 @@ def load_compare(file: str | os.PathLike, overrides: Sequence[str] = ()) -> Comp
 
 
 def _find_configs(tree: dict[str, Any], home: Path) -> None:
-    """Make the files that tasks and variants name, relative to `home`, ones that can be opened."""
+    """Make the files that the grid names, relative to `home`, ones that can be opened."""
+    if isinstance(tree.get("costs"), str):
+        tree["costs"] = os.path.normpath(home / tree["costs"])
     for section in (tree.get("tasks"), tree.get("variants")):
         for part in section.values() if isinstance(section, dict) else ():
             configs = part.get("configs") if isinstance(part, dict) else None
@@ -83,13 +85,13 @@ def _find_configs(tree: dict[str, Any], home: Path) -> None:
 
 
 def save_compare(config: CompareConfig, path: Path) -> None:
-    """Write `config` as YAML that `load_compare` reads back, with absolute paths of its configs."""
+    """Write `config` as YAML that `load_compare` reads back, with absolute paths of its files."""
     with written(path) as temporary:
         temporary.write_text(to_yaml(config), encoding="utf-8")
 
 
 def to_yaml(config: CompareConfig, root: Path | None = None) -> str:
-    """`config` as YAML; configs in `root` are named as a file that lies there would name them."""
+    """`config` as YAML; files in `root` are named as a file that lies there would name them."""
 
     def named(file: str) -> str:
         path = Path(file).absolute()
@@ -103,6 +105,8 @@ def to_yaml(config: CompareConfig, root: Path | None = None) -> str:
         }
         for section in ("tasks", "variants")
     }
+    if config.costs is not None:
+        parts["costs"] = named(config.costs)
     return OmegaConf.to_yaml(OmegaConf.structured(dataclasses.replace(config, **parts)))
 
 

@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 from vision.compare.changed import check_unchanged
+from vision.compare.costs import check_costs, keep_costs
 from vision.compare.grid import Cell, compare_directory, make_cells, save_compare
 from vision.compare.processes import Ended, Job, run_jobs
 from vision.compare.progress import Progress
@@ -48,6 +49,7 @@ class Outcome:
 
 def check_cells(config: CompareConfig, cells: Mapping[str, Sequence[Cell]]) -> None:
     """Raise ConfigError, naming the cell, if one of them cannot be run or has not the metric."""
+    check_costs(config)
     built = set()
     for cell in chain.from_iterable(cells.values()):
         try:
@@ -85,6 +87,7 @@ def compare(
     """
     folder = compare_directory(config)
     save_compare(config, folder / "compare.yaml")
+    keep_costs(config)
     columns = make_cells(config)
     before = read_status(folder)
     progress = Progress({str(c): c.task for column in columns.values() for c in column}, jobs)
@@ -187,6 +190,7 @@ def write_sbatch(config: CompareConfig, options: Sequence[str]) -> Path:
     """
     folder = compare_directory(config)
     save_compare(config, folder / "compare.yaml")
+    keep_costs(config)
     submit = ["#!/bin/bash", "set -e"]
     for task, cells in make_cells(config).items():
         lines = [

@@ -49,6 +49,8 @@ class CompareConfig:
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     tasks: dict[str, TaskGrid] = field(default_factory=dict)
     tune: Tuning | None = None  # of every task; null: nothing is tuned
+    # what `tools/benchmark.py models` wrote, for time and memory; null: neither is shown
+    costs: str | None = None
 
     def rows(self) -> dict[str, Variant]:
         """All variants by label, in the order of the tables."""

@@ -30,7 +30,7 @@ IMAGES = 2000
 
 def write_run(folder: Path, metrics: dict[str, float]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    summary = {"metrics": metrics, "parameters": 1000, "peak_memory_bytes": 100}
+    summary = {"metrics": metrics, "parameters": 1000}
     (folder / "summary.json").write_text(json.dumps(summary))
 
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vision.compare.costs import Costs, kept_costs
 from vision.compare.grid import Cell, load_compare, make_cells
 from vision.compare.runs import read_status
 from vision.compare.schema import CompareConfig
 from vision.compare.winners import Search, search, tuning_metric
+from vision.config import load_config
 from vision.training.callbacks.metrics_csv import read_metrics
 from vision.training.run_directory import read_summary
 
@@ -39,6 +41,7 @@ class Comparison:
     folder: Path
     config: CompareConfig
     runs: tuple[Run, ...]
+    costs: Costs | None  # measured alone
 
     def of(self, task: str, label: str) -> list[Run]:
         """The runs that count of one task and variant, by seed."""
@@ -50,6 +53,14 @@ class Comparison:
         name = metric or self.config.tasks[task].metric
         found = {run.cell.seed: run.metric(name) for run in self.of(task, label)}
         return {seed: value for seed, value in found.items() if value is not None}
+
+    def cost(self, task: str, label: str) -> dict[str, Any] | None:
+        """What was measured for one task and variant; None where nothing was, or no run began."""
+        files = [run.folder / "config.yaml" for run in self.of(task, label)]
+        file = next((file for file in files if file.is_file()), None)
+        if self.costs is None or file is None:
+            return None
+        return self.costs.find(load_config([file]).config)
 
     def search(self, task: str, label: str) -> Search:
         """The trials of one task and variant."""
@@ -75,7 +86,7 @@ def read_comparison(folder: Path) -> Comparison:
         for cell in cells:
             known = status.get(str(cell))
             runs.append(_read_run(cell, folder, known.state if known else None, known))
-    return Comparison(folder, config, tuple(runs))
+    return Comparison(folder, config, tuple(runs), kept_costs(config, folder))
 
 
 def _read_run(cell: Cell, root: Path, state: str | None, known: Any) -> Run:

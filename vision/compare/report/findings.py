@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vision.compare.costs import COMMAND
 from vision.compare.report.collect import Comparison
 from vision.compare.report.results import TaskResult
 from vision.compare.report.tables import Row
@@ -43,7 +44,7 @@ def finding(comparison: Comparison, task: str, rows: Sequence[Row], result: Task
     return f"{task} ({grid.metric}, {seeds} {plural}): {'; '.join(parts) or 'nothing to compare'}."
 
 
-def notes(comparison: Comparison, task: str, result: TaskResult) -> list[str]:
+def notes(comparison: Comparison, task: str, rows: Sequence[Row], result: TaskResult) -> list[str]:
     """What to know before reading the table of a task."""
     grid = comparison.config.tasks[task]
     direction = "Higher" if grid.higher_is_better else "Lower"
@@ -62,9 +63,30 @@ def notes(comparison: Comparison, task: str, result: TaskResult) -> list[str]:
             f"Differences within ±{grid.margin:g} count as none, by the grid's margin; \"seeds for "
             'margin": how many would show a difference of that size as surely.'
         )
+    found.append(_cost_note(comparison, task, rows))
     if result.diverged:
         found.append("† of the seeds that did not diverge, which is a selection.")
     return found
+
+
+def _cost_note(comparison: Comparison, task: str, rows: Sequence[Row]) -> str:
+    """Where time and memory come from, or why they are not shown."""
+    costs, baseline = comparison.costs, comparison.config.baseline
+    if costs is None:
+        return (
+            "Time and memory are not shown: the grid names no measurement of them (costs: FILE), "
+            "and what runs take that share the machine does not tell norms apart. Measure alone: "
+            f"{COMMAND}"
+        )
+    base = comparison.cost(task, baseline)
+    if base is None:
+        return f"Time and memory are not shown: {baseline} was not measured {costs.where}."
+    missing = [row.variant for row in rows if row.time is None]
+    return (
+        f"Time and memory of a training step relative to {baseline}'s: of {base['model']} at batch "
+        f"{base['batch']} in {base['dtype']}, measured apart from these runs {costs.where}."
+        + (f" Not measured with their options: {_list(missing)}." if missing else "")
+    )
 
 
 def _undecided(row: Row, seeds: int, plural: str) -> str:

@@ -106,7 +106,7 @@ def _section(comparison: Comparison, task: str, rows: list[Row], result: TaskRes
         task,
         finding(comparison, task, rows, result),
         _forest(comparison, task, rows),
-        notes(comparison, task, result),
+        notes(comparison, task, rows, result),
         titles(rows)[1:],
         [(row, row_texts(row, rows)[1:]) for row in rows],
         search_table(comparison, task),

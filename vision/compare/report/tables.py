@@ -13,6 +13,7 @@ from vision.compare.report.collect import Comparison
 from vision.compare.report.results import TaskResult, task_result
 from vision.compare.statistics import Effect, mean_and_std
 
+_COSTS = ("time", "memory")
 _SURVIVORS = " †"  # behind the mean of a variant whose other seeds diverged
 
 
@@ -31,7 +32,8 @@ class Row:
     verdict: str  # the effect's; of the baseline empty, or that it diverges
     columns: dict[str, tuple[float, float | None] | None]  # further metrics: mean and deviation
     parameters: int | None
-    memory: float | None  # peak bytes, relative to the baseline
+    time: float | None  # of a training step, measured alone, relative to the baseline
+    memory: float | None  # its peak, likewise
 
     @property
     def diverges(self) -> bool:
@@ -43,7 +45,7 @@ def titles(rows: Sequence[Row]) -> list[str]:
     """Of the columns that `row_texts` fills, the task's first."""
     return [
         "task", "norm", "difference [95 %]", "verdict", "metric", "mean ± std", "by seed", "runs",
-        "can show", "seeds for margin", *_further(rows), "parameters", "memory",
+        "can show", "seeds for margin", *_further(rows), "parameters", *_COSTS[: 2 * _costed(rows)],
     ]  # fmt: skip
 
 
@@ -74,8 +76,8 @@ def row_texts(row: Row, rows: Sequence[Row]) -> list[str]:
         _seeds(effect.seeds_for_margin),
         *(_mean(row.columns.get(name)) for name in _further(rows)),
         "-" if row.parameters is None else f"{row.parameters:,}",
-        "-" if row.memory is None else f"{row.memory:.2f}",
-    ]
+        *("-" if cost is None else f"{cost:.2f}" for cost in (row.time, row.memory)),
+    ][: len(titles(rows))]
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
@@ -110,7 +112,7 @@ def to_csv(rows: Sequence[Row]) -> str:
     names = _further(rows)
     writer.writerow(
         [*"task norm difference low high verdict metric mean std values runs can_show "
-         "seeds_for_margin".split(), *names, "parameters", "memory"]
+         "seeds_for_margin".split(), *names, "parameters", *_COSTS]
     )  # fmt: skip
     for row in rows:
         e = row.effect or Effect("")
@@ -118,7 +120,7 @@ def to_csv(rows: Sequence[Row]) -> str:
         values = " ".join(map(repr, row.values))
         result = [e.difference, e.low, e.high, row.verdict, row.metric, row.mean, row.std, values]
         seeds = [row.runs, e.smallest, e.seeds_for_margin]
-        cost = [row.parameters, row.memory]
+        cost = [row.parameters, row.time, row.memory]
         writer.writerow([row.task, row.variant, *result, *seeds, *further, *cost])
     return out.getvalue()
 
@@ -139,20 +141,21 @@ def _row(comparison: Comparison, task: str, label: str, result: TaskResult) -> R
     parameters = next((r.summary["parameters"] for r in runs if r.summary), None)
     return Row(
         task, grid.metric, label, _states([r.state for r in runs]), mean, std, tuple(values),
-        effect, verdict, columns, parameters, _memory(comparison, task, label),
+        effect, verdict, columns, parameters, *_costs(comparison, task, label),
     )  # fmt: skip
 
 
-def _memory(comparison: Comparison, task: str, label: str) -> float | None:
-    """Mean of the peak over a variant's runs, relative to the baseline's mean."""
-    means = []
-    for name in (label, comparison.config.baseline):
-        found = [r.summary.get("peak_memory_bytes") for r in comparison.of(task, name)]
-        present = [value for value in found if value]
-        if not present:
-            return None
-        means.append(sum(present) / len(present))
-    return means[0] / means[1]
+def _costs(comparison: Comparison, task: str, label: str) -> tuple[float | None, float | None]:
+    """Time and memory of a training step relative to the baseline's, of one measurement."""
+    own = comparison.cost(task, label)
+    base = comparison.cost(task, comparison.config.baseline)
+    if own is None or base is None or own["model"] != base["model"]:
+        return None, None
+    return own["step_ratio"] / base["step_ratio"], own["peak_ratio"] / base["peak_ratio"]
+
+
+def _costed(rows: Sequence[Row]) -> bool:
+    return any(row.time is not None for row in rows)
 
 
 def _further(rows: Sequence[Row]) -> list[str]:
