@@ -17,7 +17,8 @@ from functools import cache
 from pathlib import Path
 
 # -fopenmp only while compiling: linking it would load a second OpenMP runtime beside torch's
-_COMPILE = "-O3 -march=native -std=c++17 -fopenmp -fno-math-errno -fno-trapping-math -fPIC".split()
+_COMPILE = "-O3 -march=native -std=c++17 -fopenmp -fno-math-errno -fno-trapping-math".split()
+_COMPILE += ["-fPIC", "-fvisibility=hidden"]
 if platform.machine() == "x86_64":
     _COMPILE.append("-mprefer-vector-width=512")
 _HEADERS = Path(__file__).with_name("cpu")

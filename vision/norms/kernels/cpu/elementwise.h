@@ -35,8 +35,8 @@ template <typename S, typename Formula> struct Elementwise {
                 S* __restrict total) {
     const S* __restrict w = call.parameters[Formula::scalars];
     const S a = line.a, c = line.c, gain = line.gain;
-    S *__restrict dw = total, *__restrict db = dw + call.dim, *__restrict da = db + call.dim;
-    S* __restrict dc = da + call.dim;
+    S *__restrict dw = total, *__restrict db = dw + call.step(), *__restrict da = db + call.step();
+    S* __restrict dc = da + call.step();
 #pragma omp simd
     for (int64_t i = 0; i < call.dim; ++i) {
       const S z = a * x[i] + c, value = Formula::value(z);
@@ -50,14 +50,16 @@ template <typename S, typename Formula> struct Elementwise {
   }
 
   static void finish(const Call<S>& call, const S* total, S* gradients) {
-    const S *w = call.parameters[Formula::scalars], *da = total + 2 * call.dim;
+    const S *w = call.parameters[Formula::scalars], *da = total + 2 * call.step();
     const auto weighted = [=](const S* sums) {
-      return sum<S>(0, call.dim, [=](auto v, int64_t i) {
+      return sum<S>(call.dim, [=](auto v, int64_t i) {
         return v.load(w + i) * v.load(sums + i);
       });
     };
-    Formula::chain(call, weighted(da), shifted ? weighted(da + call.dim) : S{0}, gradients);
-    std::copy(total, total + 2 * call.dim, gradients + Formula::scalars);
+    Formula::chain(call, weighted(da), shifted ? weighted(da + call.step()) : S{0}, gradients);
+    S* const dw = gradients + Formula::scalars;
+    std::copy(total, total + call.dim, dw);
+    std::copy(total + call.step(), total + call.step() + call.dim, dw + call.dim);
   }
 
  private:

@@ -6,7 +6,7 @@
 //   Norm(const Call<S>& call)
 //   void forward(int64_t row, const S* x, S* y)         one row [dim]
 //   void backward(int64_t row, const S* x, const S* g, S* dx, S* sums)
-//   static constexpr int vectors                          `sums` is [vectors, dim] ...
+//   static constexpr int vectors            `sums` is [vectors, dim], call.step() between them ...
 //   static void finish(const Call<S>&, const S* sums, S* gradients)   ... over all rows, from which
 //       this computes the parameters' gradients, one after the other
 //
@@ -33,6 +33,10 @@ template <typename S> struct Call {
   double keep;             // the probability that it is not
   double eps;
   int64_t rows, dim, heads;
+
+  // From one array [dim] of a thread's memory to the next: never a multiple of 4 KiB, at which a
+  // processor takes a load for one of what was just stored in another array.
+  int64_t step() const { return (dim + 15) / 16 * 16 + 80; }
 };
 
 namespace {
@@ -64,13 +68,14 @@ void run_forward(const T* x, int64_t stride, T* y, const Call<S>& call, int thre
 #pragma omp parallel num_threads(use_threads(rows, dim, threads))
   {
     Norm norm(call);
-    std::vector<S> in(dim), out(dim);
+    Scratch<S> wide(2 * call.step());
+    S *const in = wide.data(), *const out = in + call.step();
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < rows; ++row) {
       if (row % kBatch == 0) populate(y, row, rows, dim);
-      const S* wide = open(x + row * stride, in.data(), dim);
-      S* result = place(y + row * dim, out.data());
-      norm.forward(row, wide, result);
+      const S* own_x = open(x + row * stride, in, dim);
+      S* result = place(y + row * dim, out);
+      norm.forward(row, own_x, result);
       close(result, y + row * dim, dim);
     }
   }
@@ -84,16 +89,17 @@ constexpr int64_t kChunks = 64, kChunkRows = 16;
 template <typename Norm, typename T, typename S>
 void run_backward(const T* x, int64_t x_stride, const T* dy, int64_t dy_stride, T* dx, S* gradients,
                   const Call<S>& call, int threads) {
-  const int64_t rows = call.rows, dim = call.dim, all = Norm::vectors * dim;
+  const int64_t rows = call.rows, dim = call.dim, all = Norm::vectors * call.step();
   const int64_t chunks = std::min(kChunks, (rows + kChunkRows - 1) / kChunkRows);
   const int64_t size = chunks > 0 ? (rows + chunks - 1) / chunks : 0;
-  static thread_local std::vector<S> partial;  // kept: new memory would cost page faults
-  if (static_cast<int64_t>(partial.size()) < (chunks + 1) * all) partial.resize((chunks + 1) * all);
+  static thread_local Scratch<S> partial;  // kept: new memory would cost page faults
+  partial.reserve((chunks + 1) * all);
   S *const total = partial.data(), *const first = total + all;
 #pragma omp parallel num_threads(use_threads(rows, dim, threads))
   {
     Norm norm(call);
-    std::vector<S> in(dim), grad(dim), out(dim);
+    Scratch<S> wide(3 * call.step());
+    S *const in = wide.data(), *const grad = in + call.step(), *const out = grad + call.step();
 #pragma omp for schedule(static)
     for (int64_t chunk = 0; chunk < chunks; ++chunk) {
       S* own = first + chunk * all;
@@ -101,10 +107,10 @@ void run_backward(const T* x, int64_t x_stride, const T* dy, int64_t dy_stride, 
       const int64_t end = std::min((chunk + 1) * size, rows);
       for (int64_t row = chunk * size; row < end; ++row) {
         if (row % kBatch == 0) populate(dx, row, rows, dim);
-        const S* wide = open(x + row * x_stride, in.data(), dim);
-        const S* wide_grad = open(dy + row * dy_stride, grad.data(), dim);
-        S* result = place(dx + row * dim, out.data());
-        norm.backward(row, wide, wide_grad, result, own);
+        const S* own_x = open(x + row * x_stride, in, dim);
+        const S* own_grad = open(dy + row * dy_stride, grad, dim);
+        S* result = place(dx + row * dim, out);
+        norm.backward(row, own_x, own_grad, result, own);
         close(result, dx + row * dim, dim);
       }
     }
@@ -123,16 +129,18 @@ void run_backward(const T* x, int64_t x_stride, const T* dy, int64_t dy_stride, 
 
 }  // namespace
 
+#define EXPORTED __attribute__((visibility("default")))
+
 // T: dtype of x, S: that of the arithmetic. ops.py holds the same list of arguments.
 #define EXPORT_NORM_OF(NORM, DTYPE, T, S)                                                          \
-  extern "C" void forward_##DTYPE(                                                                 \
+  extern "C" EXPORTED void forward_##DTYPE(                                                        \
       const T* x, int64_t stride, T* y, const S* p0, const S* p1, const S* p2, const S* p3,        \
       S* rstd, S* heads_kept, const uint8_t* mask, double keep, double eps, int64_t rows,          \
       int64_t dim, int64_t heads, int threads) {                                                   \
     const Call<S> call{{p0, p1, p2, p3}, rstd, heads_kept, mask, keep, eps, rows, dim, heads};     \
     run_forward<NORM<S>>(x, stride, y, call, threads);                                             \
   }                                                                                                \
-  extern "C" void backward_##DTYPE(                                                                \
+  extern "C" EXPORTED void backward_##DTYPE(                                                       \
       const T* x, int64_t stride, const T* dy, int64_t dy_stride, T* dx, S* gradients,             \
       const S* p0, const S* p1, const S* p2, const S* p3, S* rstd, S* heads_kept,                  \
       const uint8_t* mask, double keep, double eps, int64_t rows, int64_t dim, int64_t heads,      \

@@ -8,29 +8,24 @@ template <typename S> struct RMSNorm {
   const Call<S>& call;
   explicit RMSNorm(const Call<S>& given) : call(given) {}
 
-  void forward(int64_t row, const S* __restrict x, S* __restrict y) {
-    const S r = inverse_rms(x, call);
-    const S* __restrict w = call.parameters[0];
-    call.rstd[row] = r;
-#pragma omp simd
-    for (int64_t i = 0; i < call.dim; ++i) y[i] = w[i] * (x[i] * r);
+  void forward(int64_t row, const S* x, S* y) {
+    const S r = call.rstd[row] = inverse_rms(x, call), *w = call.parameters[0];
+    each<S>(call.dim,
+            [=](auto v, int64_t i) { v.store(y + i, v.load(w + i) * (v.load(x + i) * r)); });
   }
 
   // dx = r (g w − u mean(g w u)) with u = x r
-  void backward(int64_t row, const S* __restrict x, const S* __restrict g, S* __restrict dx,
-                S* __restrict dw) {
-    const S r = call.rstd[row];
-    const S* __restrict w = call.parameters[0];
-    const S all = sum<S>(0, call.dim, [=](auto v, int64_t i) {
+  void backward(int64_t row, const S* x, const S* g, S* dx, S* dw) {
+    const S r = call.rstd[row], *w = call.parameters[0];
+    const S all = sum<S>(call.dim, [=](auto v, int64_t i) {
       return v.load(g + i) * v.load(x + i) * v.load(w + i);
     });
     const S mean = r * all / static_cast<S>(call.dim);  // r³ would underflow for large x
-#pragma omp simd
-    for (int64_t i = 0; i < call.dim; ++i) {
-      const S gr = g[i] * r;
-      dw[i] += gr * x[i];
-      dx[i] = gr * w[i] - r * (x[i] * r * mean);
-    }
+    each<S>(call.dim, [=](auto v, int64_t i) {
+      const auto x_i = v.load(x + i), gr = v.load(g + i) * r;
+      v.store(dw + i, v.load(dw + i) + gr * x_i);
+      v.store(dx + i, gr * v.load(w + i) - r * (x_i * r * mean));
+    });
   }
 
   static void finish(const Call<S>& call, const S* total, S* gradients) {

@@ -11,7 +11,10 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <type_traits>
+#include <vector>
 
 struct BFloat16 { uint16_t bits; };
 
@@ -73,13 +76,39 @@ constexpr int kBytes = 64;
 constexpr int kBytes = 32;
 #endif
 
+// Memory for `size` numbers, on a boundary of vectors: a vector that crosses one costs two accesses.
+template <typename S> class Scratch {
+ public:
+  Scratch() = default;
+  explicit Scratch(int64_t size) { reserve(size); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  ~Scratch() { std::free(memory); }
+  // Room for `size` numbers; what was in it is lost.
+  void reserve(int64_t size) {
+    if (size <= room) return;
+    std::free(memory);
+    const size_t bytes = (size * sizeof(S) + 63) / 64 * 64;
+    memory = static_cast<S*>(std::aligned_alloc(64, bytes));
+    if (memory == nullptr) std::abort();  // an exception could not leave a parallel region
+    room = size;
+  }
+  S* data() { return memory; }
+  S& operator[](int64_t i) { return memory[i]; }
+
+ private:
+  S* memory = nullptr;
+  int64_t room = 0;
+};
+
 // A SIMD vector.
 template <typename S, int bytes> struct Vector {
   static constexpr int size = bytes / sizeof(S);
   typedef S type __attribute__((vector_size(bytes)));
-  typedef S unaligned __attribute__((vector_size(bytes), aligned(sizeof(S)), may_alias));
+  typedef S unaligned __attribute__((vector_size(bytes), aligned(sizeof(S))));
   static type load(const S* from) { return *reinterpret_cast<const unaligned*>(from); }
   static void store(S* to, type value) { *reinterpret_cast<unaligned*>(to) = value; }
+  static type all(S value) { return value - type{}; }
   // the sum of its parts of 16 bytes
   static auto quarter(type v) {
     if constexpr (bytes == 16) {
@@ -102,42 +131,56 @@ template <typename S> struct One {
   typedef S type;
   static S load(const S* from) { return *from; }
   static void store(S* to, S value) { *to = value; }
+  static S all(S value) { return value; }
 };
 
-// The sum over [i, end) of what term(kind, i) returns for the elements from i on; kind is a Vector or
-// One. It is left as a vector of 16 bytes, whose elements are to be added. The order of additions
-// depends on the length of the range alone.
-template <typename S, int bytes = kBytes, typename Term>
-typename Vector<S, 16>::type partial_sum(int64_t i, int64_t end, const Term& term) {
+// work(kind, i) for the elements of a row, kind being a Vector or, at the end, One.
+template <typename S, typename Work>
+[[gnu::always_inline]] inline void each(int64_t end, const Work& work) {
+  using V = Vector<S, kBytes>;
+  int64_t i = 0;
+  for (; i + V::size <= end; i += V::size) work(V{}, i);
+  for (; i < end; ++i) work(One<S>{}, i);
+}
+
+// The sum over `count` elements from i on of what term(kind, i) returns; kind is a Vector or One. It is
+// left as a vector of 16 bytes, whose elements are to be added. The order of additions depends on
+// `count` alone, a number or, which makes short sums faster, a constant of the compiler.
+template <typename S, int bytes = kBytes, typename Count, typename Term>
+[[gnu::always_inline]] inline typename Vector<S, 16>::type partial_sum(int64_t i, Count count,
+                                                                      const Term& term) {
   using V = Vector<S, bytes>;
-  typename V::type total{};
   if constexpr (bytes == kBytes) {
-    if (end - i < V::size) return partial_sum<S, bytes / 2>(i, end, term);  // a narrow head
-    if (i + 4 * V::size <= end) {  // several sums hide the latency of an addition
+    if (count < V::size) return partial_sum<S, bytes / 2>(i, count, term);  // a narrow head
+  }
+  typename V::type total{};
+  int64_t done = 0;
+  if constexpr (bytes == kBytes) {
+    if (4 * V::size <= count) {  // several sums hide the latency of an addition
       typename V::type second{}, third{}, fourth{};
-      for (; i + 4 * V::size <= end; i += 4 * V::size) {
-        total += term(V{}, i);
-        second += term(V{}, i + V::size);
-        third += term(V{}, i + 2 * V::size);
-        fourth += term(V{}, i + 3 * V::size);
+      for (; done + 4 * V::size <= count; done += 4 * V::size) {
+        total += term(V{}, i + done);
+        second += term(V{}, i + done + V::size);
+        third += term(V{}, i + done + 2 * V::size);
+        fourth += term(V{}, i + done + 3 * V::size);
       }
       total = (total + second) + (third + fourth);
     }
   }
-  for (; i + V::size <= end; i += V::size) total += term(V{}, i);
+  for (; done + V::size <= count; done += V::size) total += term(V{}, i + done);
   auto result = V::quarter(total);
-  if (i == end) return result;
+  if (done == count) return result;
   if constexpr (bytes > 16) {
-    result += partial_sum<S, bytes / 2>(i, end, term);
+    result += partial_sum<S, bytes / 2>(i + done, count - done, term);
   } else {
-    for (; i < end; ++i) result[0] += term(One<S>{}, i);
+    for (; done < count; ++done) result[0] += term(One<S>{}, i + done);
   }
   return result;
 }
 
 // The same, as one number.
-template <typename S, typename Term> S sum(int64_t begin, int64_t end, const Term& term) {
-  return Vector<S, 16>::sum(partial_sum<S>(begin, end, term));
+template <typename S, typename Term> S sum(int64_t count, const Term& term) {
+  return Vector<S, 16>::sum(partial_sum<S>(0, count, term));
 }
 
 // Sums of pairs: of a and then of b.
@@ -147,12 +190,10 @@ inline Vector<float, 16>::type pairs(Vector<float, 16>::type a, Vector<float, 16
 }
 
 // out[h] = the sum over head h of a row. Sums within a vector are taken of four heads at a time.
-template <typename S, typename Term>
-void head_sums(int64_t heads, int64_t width, const Term& term, S* out) {
+template <typename S, typename Width, typename Term>
+[[gnu::always_inline]] inline void sum_heads(int64_t heads, Width width, const Term& term, S* out) {
   int64_t h = 0;
-  const auto part = [&](int64_t head) {
-    return partial_sum<S>(head * width, (head + 1) * width, term);
-  };
+  const auto part = [&](int64_t head) { return partial_sum<S>(head * width, width, term); };
   if constexpr (sizeof(S) == 4) {
     for (; h + 4 <= heads; h += 4) {
       const auto first = pairs(part(h), part(h + 1));
@@ -160,6 +201,20 @@ void head_sums(int64_t heads, int64_t width, const Term& term, S* out) {
     }
   }
   for (; h < heads; ++h) out[h] = Vector<S, 16>::sum(part(h));
+}
+
+template <int64_t width> using Width = std::integral_constant<int64_t, width>;
+
+template <typename S, typename Term>
+void head_sums(int64_t heads, int64_t width, const Term& term, S* out) {
+  switch (width) {  // 16 heads in the usual models
+    case 12: return sum_heads<S>(heads, Width<12>{}, term, out);
+    case 24: return sum_heads<S>(heads, Width<24>{}, term, out);
+    case 48: return sum_heads<S>(heads, Width<48>{}, term, out);
+    case 64: return sum_heads<S>(heads, Width<64>{}, term, out);
+    case 72: return sum_heads<S>(heads, Width<72>{}, term, out);
+    default: return sum_heads<S>(heads, width, term, out);
+  }
 }
 
 // tanh in float, a fraction of polynomials, which vectorizes; the library's tanhf would not, and one
@@ -180,11 +235,47 @@ inline float fast_tanh(float v) {
 }
 inline double fast_tanh(double v) { return std::tanh(v); }
 
-// Writes heads[h] to each of the `width` elements of head h; `out` has room for a vector more.
-template <typename S> void spread(const S* heads, int64_t count, int64_t width, S* out) {
+// A row of `heads` equal parts of `width` elements: gives every element the number of its head.
+template <typename S> struct HeadLayout {
   using V = Vector<S, kBytes>;
-  for (int64_t h = 0; h < count; ++h) {
-    const typename V::type value = heads[h] - typename V::type{};
-    for (int64_t i = h * width; i < (h + 1) * width; i += V::size) V::store(out + i, value);
+  using Index = std::conditional_t<sizeof(S) == 4, int32_t, int64_t>;
+  int64_t heads, width;
+  std::vector<int64_t> first;  // the first head in each vector of the row ...
+  std::vector<Index> lanes;    // ... and which one after it each of its elements belongs to
+
+  HeadLayout(int64_t heads, int64_t width) : heads(heads), width(width) {
+    if (heads == 1) return;
+    const int64_t vectors = heads * width / V::size;
+    const bool few = heads <= V::size;  // then one vector holds all numbers
+    lanes.reserve(vectors * V::size);
+    first.reserve(vectors);
+    for (int64_t i = 0, head = 0, end = width; i < vectors * V::size; ++i) {
+      if (i == end) ++head, end += width;
+      if (i % V::size == 0) first.push_back(few ? 0 : head);
+      lanes.push_back(static_cast<Index>(head - first.back()));
+    }
   }
-}
+
+  // work(kind, i, of) for all elements of the row; of(numbers) gives each element the number of its
+  // head. `numbers` has room for a vector more.
+  template <typename Work>
+  [[gnu::always_inline]] inline void each_element(const Work& work) const {
+    if (heads == 1) {
+      each<S>(width, [&](auto v, int64_t i) {
+        work(v, i, [&](const S* numbers) { return v.all(numbers[0]); });
+      });
+      return;
+    }
+    int64_t i = 0;
+    for (const int64_t head : first) {
+      typedef Index Lanes __attribute__((vector_size(kBytes)));
+      Lanes lane;
+      std::memcpy(&lane, lanes.data() + i, kBytes);
+      work(V{}, i,
+           [&](const S* numbers) { return __builtin_shuffle(V::load(numbers + head), lane); });
+      i += V::size;
+    }
+    for (; i < heads * width; ++i)
+      work(One<S>{}, i, [&](const S* numbers) { return numbers[i / width]; });
+  }
+};
