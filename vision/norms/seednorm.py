@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vision.norms.base import Norm, cast, check_eps, fill
 from vision.norms.fused import FusedNorm
-from vision.norms.kernels.ops import Kernel
+from vision.norms.kernels.ops import Kernel, draw_mask
 from vision.norms.registry import register_norm
 from vision.norms.rmsnorm import divide_by_rms
 
@@ -171,8 +171,7 @@ class SeeDNorm(FusedNorm):
         mask, keep = None, 1.0
         if self.training and self._dropout() > 0:
             keep = 1 - self._dropout()
-            shape = (*x.shape[:-1], self.num_heads)
-            mask = torch.empty(shape, dtype=torch.bool, device=x.device).bernoulli_(keep)
+            mask = draw_mask(x, self.num_heads, keep)
         return self.kernel(
             x,
             *parameters,

@@ -27,7 +27,9 @@ _CALL = [*[_POINTER] * 7, *[ctypes.c_double] * 2, *[_INT64] * 3, ctypes.c_int]
 _ARGUMENTS = {
     "forward": [_POINTER, _INT64, _POINTER, *_CALL],
     "backward": [*[_POINTER, _INT64] * 2, _POINTER, _POINTER, *_CALL],
+    "keep_mask": [_POINTER, _INT64, ctypes.c_uint64, ctypes.c_double, ctypes.c_int],
 }
+_KEEP_MASK = Path(__file__).with_name("cpu") / "keep_mask.cpp"
 _wide = {dtype: torch.promote_types(dtype, torch.float32) for dtype in DTYPES}
 
 
@@ -86,14 +88,25 @@ def backward(
     return dx, sums
 
 
+def keep_mask(key: Tensor, shape: Sequence[int], keep: float) -> Tensor:
+    """A bool mask of `shape`, true with probability `keep`; `key`, an int64 `[]`, decides it alone."""
+    mask = torch.empty(shape, dtype=torch.bool)
+    function(_KEEP_MASK, "keep_mask")(
+        mask.data_ptr(), mask.numel(), key.item(), keep, torch.get_num_threads()
+    )
+    return mask
+
+
 @cache
-def function(source: Path, name: str, dtype: torch.dtype) -> Any:
-    """The C function "forward" or "backward" for x of a dtype; builds the library when first asked.
+def function(source: Path, name: str, dtype: torch.dtype | None = None) -> Any:
+    """The C function "forward" or "backward" for x of a dtype, or one that has none.
+
+    Builds the library when first asked.
 
     Raises:
         UnavailableError: it cannot be built here.
     """
-    found = getattr(load_library(source), f"{name}_{DTYPES[dtype]}")
+    found = getattr(load_library(source), f"{name}_{DTYPES[dtype]}" if dtype else name)
     found.argtypes, found.restype = _ARGUMENTS[name], None
     return found
 

@@ -231,6 +231,29 @@ class _Direct(torch.autograd.Function):
         return (None, dx, None, None, None, None, *gradients)
 
 
+@torch.library.custom_op("vision::keep_mask", mutates_args=())
+def _keep_mask(key: Tensor, shape: Sequence[int], keep: float) -> Tensor:
+    return cpu.keep_mask(key, shape, keep)
+
+
+@_keep_mask.register_fake
+def _keep_mask_fake(key: Tensor, shape: Sequence[int], keep: float) -> Tensor:
+    return key.new_empty(shape, dtype=torch.bool)
+
+
+def draw_mask(x: Tensor, num_heads: int, keep: float) -> Tensor:
+    """Which coefficients of `x`, `[..., D]`, dropout keeps: bool `[..., num_heads]`.
+
+    Drawn by the generator of x's device. On the CPU that gives a key only, as drawing numbers one
+    by one would cost more than the norm.
+    """
+    shape = (*x.shape[:-1], num_heads)
+    if x.device.type != "cpu":
+        return torch.empty(shape, dtype=torch.bool, device=x.device).bernoulli_(keep)
+    key = torch.randint(2**63 - 1, ())
+    return _keep_mask(key, shape, keep) if _is_traced(x) else cpu.keep_mask(key, shape, keep)
+
+
 def _is_traced(x: Tensor) -> bool:
     """Whether somebody records operators, and would not see a direct call."""
     return (

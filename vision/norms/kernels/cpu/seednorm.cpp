@@ -26,8 +26,9 @@ template <typename S> struct SeeDNorm {
     }
     const uint8_t* mask = call.mask + row * call.heads;
     const S factor = undropped;
-#pragma omp simd
-    for (int64_t h = 0; h < call.heads; ++h) to[h] = mask[h] ? from[h] * factor : S{0};
+    each<S>(call.heads, [=](auto v, int64_t h) {
+      v.store(to + h, v.where(mask + h, v.load(from + h) * factor));
+    });
   }
 
   void forward(int64_t row, const S* x, S* y) {

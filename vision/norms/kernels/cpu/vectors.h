@@ -101,6 +101,9 @@ template <typename S> class Scratch {
   int64_t room = 0;
 };
 
+// An integer as wide as S.
+template <typename S> using Index = std::conditional_t<sizeof(S) == 4, int32_t, int64_t>;
+
 // A SIMD vector.
 template <typename S, int bytes> struct Vector {
   static constexpr int size = bytes / sizeof(S);
@@ -109,6 +112,14 @@ template <typename S, int bytes> struct Vector {
   static type load(const S* from) { return *reinterpret_cast<const unaligned*>(from); }
   static void store(S* to, type value) { *reinterpret_cast<unaligned*>(to) = value; }
   static type all(S value) { return value - type{}; }
+  // the value where `kept` is 1, 0 where it is 0
+  static type where(const uint8_t* kept, type value) {
+    typedef uint8_t Bytes __attribute__((vector_size(size)));
+    typedef Index<S> Lanes __attribute__((vector_size(bytes)));
+    Bytes mask;
+    std::memcpy(&mask, kept, size);
+    return __builtin_convertvector(mask, Lanes) != 0 ? value : type{};
+  }
   // the sum of its parts of 16 bytes
   static auto quarter(type v) {
     if constexpr (bytes == 16) {
@@ -132,6 +143,7 @@ template <typename S> struct One {
   static S load(const S* from) { return *from; }
   static void store(S* to, S value) { *to = value; }
   static S all(S value) { return value; }
+  static S where(const uint8_t* kept, S value) { return *kept ? value : S{0}; }
 };
 
 // work(kind, i) for the elements of a row, kind being a Vector or, at the end, One.
@@ -238,10 +250,9 @@ inline double fast_tanh(double v) { return std::tanh(v); }
 // A row of `heads` equal parts of `width` elements: gives every element the number of its head.
 template <typename S> struct HeadLayout {
   using V = Vector<S, kBytes>;
-  using Index = std::conditional_t<sizeof(S) == 4, int32_t, int64_t>;
   int64_t heads, width;
   std::vector<int64_t> first;  // the first head in each vector of the row ...
-  std::vector<Index> lanes;    // ... and which one after it each of its elements belongs to
+  std::vector<Index<S>> lanes;    // ... and which one after it each of its elements belongs to
 
   HeadLayout(int64_t heads, int64_t width) : heads(heads), width(width) {
     if (heads == 1) return;
@@ -252,7 +263,7 @@ template <typename S> struct HeadLayout {
     for (int64_t i = 0, head = 0, end = width; i < vectors * V::size; ++i) {
       if (i == end) ++head, end += width;
       if (i % V::size == 0) first.push_back(few ? 0 : head);
-      lanes.push_back(static_cast<Index>(head - first.back()));
+      lanes.push_back(static_cast<Index<S>>(head - first.back()));
     }
   }
 
@@ -268,7 +279,7 @@ template <typename S> struct HeadLayout {
     }
     int64_t i = 0;
     for (const int64_t head : first) {
-      typedef Index Lanes __attribute__((vector_size(kBytes)));
+      typedef Index<S> Lanes __attribute__((vector_size(kBytes)));
       Lanes lane;
       std::memcpy(&lane, lanes.data() + i, kBytes);
       work(V{}, i,
