@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from vision.norms import create_norm
+from vision.norms.kernels import cpu, cpu_build
 from vision.norms.seednorm import SeeDNorm
 
 
@@ -17,6 +20,11 @@ def norm(place, dim: int = 32, num_heads: int = 4, **options) -> nn.Module:
     torch.manual_seed(0)
     nn.init.normal_(made.beta, std=0.1)
     return made
+
+
+def is_fused(y: torch.Tensor) -> bool:
+    """Whether a kernel computed it: by the operator of the norm, or by that for direct calls."""
+    return "seednorm" in type(y.grad_fn).__name__ or "FusedNorm" in y.grad_fn.name()
 
 
 @pytest.mark.parametrize("affine", [True, False])
@@ -116,7 +124,7 @@ def test_dot_scale_is_served_with_its_gradients(place, dot_scale, dtype):
         y = made(x)
         leaves = (x, made.alpha, made.beta, made.gamma)
         results.append((y, *torch.autograd.grad(y, leaves, upstream)))
-    assert "seednorm" in type(layer(x).grad_fn).__name__
+    assert is_fused(layer(x))
     loose = {"rtol": 2e-5, "atol": 2e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
     torch.testing.assert_close(*results, **loose)
 
@@ -142,6 +150,35 @@ def test_an_export_that_chooses_by_itself_holds_the_plain_formula(place):
 def test_dropout_in_training_is_the_cpu_kernels_and_otherwise_the_plain_forms(place):
     layer = norm(place, coefficient_dropout=0.5)
     x = torch.randn(8, 32, device=place.device)
-    assert "seednorm" in type(layer.eval()(x).grad_fn).__name__
-    fused = "seednorm" in type(layer.train()(x).grad_fn).__name__
-    assert fused == (place.backend == "compiled")
+    assert is_fused(layer.eval()(x))
+    assert is_fused(layer.train()(x)) == (place.backend == "compiled")
+
+
+def test_direct_calls_and_operators_give_the_same_bits_and_one_can_do_without_the_first(
+    monkeypatch,
+):
+    layer, results = norm(SimpleNamespace(backend="compiled", device="cpu"), affine=False), []
+    for direct in (True, False):
+        if not direct:
+            monkeypatch.setattr(cpu, "direct_call", lambda: None)  # as where it cannot be built
+        x = torch.randn(3, 50, 32, generator=torch.Generator().manual_seed(3))[:, ::2]
+        leaves = (x.requires_grad_(), layer.alpha, layer.beta)
+        y = layer(x)
+        assert ("FusedNorm" in y.grad_fn.name()) == direct
+        dy = torch.randn(25, 3, 32, generator=torch.Generator().manual_seed(4)).transpose(0, 1)
+        results.append((y, *torch.autograd.grad(y, leaves, dy)))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_a_direct_call_that_cannot_be_built_is_said(monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("VISION_KERNEL_CACHE", str(tmp_path))
+    monkeypatch.setenv("CXX", "false")
+    cpu_build.load_library.cache_clear()
+    cpu.direct_call.cache_clear()
+    try:
+        assert cpu.direct_call() is None
+    finally:
+        cpu_build.load_library.cache_clear()
+        cpu.direct_call.cache_clear()
+    assert "take longer than they need to: " in caplog.text
+    assert "cannot compile the kernel" in caplog.text

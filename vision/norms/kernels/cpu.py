@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vision.norms.kernels.cpu_build import load_library
+from vision.norms.kernels.cpu_build import UnavailableError, load_library
 
 DTYPES = {
     torch.float32: "float32",
@@ -29,7 +30,9 @@ _ARGUMENTS = {
     "backward": [*[_POINTER, _INT64] * 2, _POINTER, _POINTER, *_CALL],
     "keep_mask": [_POINTER, _INT64, ctypes.c_uint64, ctypes.c_double, ctypes.c_int],
 }
-_KEEP_MASK = Path(__file__).with_name("cpu") / "keep_mask.cpp"
+_CPU = Path(__file__).with_name("cpu")
+_KEEP_MASK = _CPU / "keep_mask.cpp"
+_log = logging.getLogger("vision")
 _wide = {dtype: torch.promote_types(dtype, torch.float32) for dtype in DTYPES}
 
 
@@ -109,6 +112,25 @@ def function(source: Path, name: str, dtype: torch.dtype | None = None) -> Any:
     found = getattr(load_library(source), f"{name}_{DTYPES[dtype]}" if dtype else name)
     found.argtypes, found.restype = _ARGUMENTS[name], None
     return found
+
+
+@cache
+def addresses(source: Path, dtype: torch.dtype) -> tuple[int, int]:
+    """Where the kernel's "forward" and "backward" for x of a dtype are, for `direct_call`."""
+    found = [function(source, name, dtype) for name in ("forward", "backward")]
+    first, second = (ctypes.cast(f, _POINTER).value or 0 for f in found)
+    return first, second
+
+
+@cache
+def direct_call() -> Any:
+    """`vision::fused_norm` of cpu/dispatch.cpp; None, which is said, where it cannot be built."""
+    try:
+        load_library(_CPU / "dispatch.cpp", with_torch=True)
+    except UnavailableError as error:
+        _log.warning("calls of fused norms take longer than they need to: %s", error)
+        return None
+    return torch.ops.vision.fused_norm.default
 
 
 def _call(

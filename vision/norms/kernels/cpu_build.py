@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -16,6 +17,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import torch
+
 # -fopenmp only while compiling: linking it would load a second OpenMP runtime beside torch's
 _COMPILE = "-O3 -march=native -std=c++17 -fopenmp -fno-math-errno -fno-trapping-math".split()
 _COMPILE += ["-fPIC", "-fvisibility=hidden"]
@@ -23,6 +26,7 @@ if platform.machine() == "x86_64":
     _COMPILE.append("-mprefer-vector-width=512")
 _HEADERS = Path(__file__).with_name("cpu")
 _TIMEOUT = 300  # seconds
+_log = logging.getLogger("vision")
 
 
 class UnavailableError(RuntimeError):
@@ -30,19 +34,24 @@ class UnavailableError(RuntimeError):
 
 
 @cache
-def load_library(source: Path) -> ctypes.CDLL:
+def load_library(source: Path, with_torch: bool = False) -> ctypes.CDLL:
     """The shared library of a C++ file; builds it unless this machine has it already.
+
+    Args:
+        source: The file.
+        with_torch: Whether it uses torch's own C++; that takes seconds to build.
 
     Raises:
         UnavailableError: there is no compiler, or the build fails, or the result cannot be loaded.
     """
     compiler = find_compiler()
     folder = cache_folder()
-    target = folder / f"{source.stem}-{_key(source, compiler)}.so"
+    flags, links = _torch_flags() if with_torch else ([], [])
+    target = folder / f"{source.stem}-{_key(source, [compiler, *_COMPILE, *flags])}.so"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not target.exists():
-            _build(source, compiler, target)
+            _build(source, [compiler, *_COMPILE, *flags], links, target)
         return ctypes.CDLL(str(target))
     except OSError as error:
         raise UnavailableError(
@@ -74,12 +83,26 @@ def cache_folder() -> Path:
     return Path(base).expanduser() / "vision" / "kernels"
 
 
-def _key(source: Path, compiler: str) -> str:
+def _torch_flags() -> tuple[list[str], list[str]]:
+    """What a file that includes torch's headers is compiled and linked with."""
+    torch_folder = Path(torch.__file__).parent
+    include = torch_folder / "include"
+    flags = [
+        "-std=c++20",
+        "-O2",
+        f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
+    ]
+    flags += [f"-I{include}", f"-I{include / 'torch' / 'csrc' / 'api' / 'include'}"]
+    flags.append(f"-DTORCH_VERSION_OF_THIS_BUILD={torch.__version__.encode().hex()}")
+    return flags, [f"-L{torch_folder / 'lib'}", "-lc10", "-ltorch_cpu"]
+
+
+def _key(source: Path, command: list[str]) -> str:
     """A hash of all that the library depends on: source, headers, flags, compiler and processor."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
+    version = subprocess.run([command[0], "--version"], capture_output=True, check=False).stdout
     files = [source, *sorted(_HEADERS.glob("*.h"))]
     parts = [file.read_bytes() for file in files]
-    parts += [" ".join(_COMPILE).encode(), compiler.encode(), version]
+    parts += [" ".join(command).encode(), version]
     return hashlib.sha256(b"\0".join([*parts, _processor().encode()])).hexdigest()[:16]
 
 
@@ -93,17 +116,19 @@ def _processor() -> str:
     return platform.machine()
 
 
-def _build(source: Path, compiler: str, target: Path) -> None:
+def _build(source: Path, command: list[str], links: list[str], target: Path) -> None:
     import fcntl  # on Linux only, where `find_compiler` has found this to be
 
     with target.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # released by the system if the process dies
         if target.exists():  # another process has built it meanwhile
             return
+        if links:
+            _log.info("compiling %s with torch's headers, once per machine: some 20 s", source.name)
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             compiled, linked = Path(scratch) / "kernel.o", Path(scratch) / "kernel.so"
-            _run([compiler, *_COMPILE, f"-I{_HEADERS}", "-c", str(source), "-o", str(compiled)])
-            _run([compiler, "-shared", str(compiled), "-o", str(linked)])
+            _run([*command, f"-I{_HEADERS}", "-c", str(source), "-o", str(compiled)])
+            _run([command[0], "-shared", str(compiled), "-o", str(linked), *links])
             linked.replace(target)
 
 

@@ -1,8 +1,9 @@
 """Fused norms as operators of torch: `vision::NAME_forward` and `vision::NAME_backward`.
 
 Registered with `torch.library`, so torch.compile and torch.export take a call as one node. A call
-that nobody traces goes to the C++ kernel directly, which saves the time of the registered
-operators: more than a small call takes. Both give the same bits.
+that nobody traces goes to the C++ kernel by way of `vision::fused_norm` (cpu/dispatch.cpp), which
+saves the time of operators and of a backward in Python: more than a small call takes. Both give
+the same bits.
 
 Precision: the arithmetic is in float32 (float64 for float64 x), y has x's dtype, and gradients have
 the dtype of what they belong to. Autocast changes nothing: the operators have no autocast rule, so
@@ -57,7 +58,6 @@ class Kernel:
         self.triton = triton
         KERNELS[self.name] = self
         self.forward, self.backward = self._register()
-        self._direct = type(self.name, (_Direct,), {})  # the name is that of its grad_fn
 
     def __call__(
         self,
@@ -87,8 +87,14 @@ class Kernel:
             ValueError: the norm has no such backend.
         """
         settings = (mask, num_heads, eps, keep)
-        if backend == "compiled" and not _is_traced(x):
-            y: Tensor = self._direct.apply(self, x, *settings, *parameters)  # type: ignore[attr-defined]
+        if (
+            backend == "compiled"
+            and not _is_traced(x)
+            and (direct := cpu.direct_call()) is not None
+        ):
+            addresses = cpu.addresses(self.source, x.dtype)
+            given = self._fill(x, parameters)
+            y: Tensor = direct(self.title, *addresses, self.kept_count, x, given, *settings)
             return y
         out = self.forward(x, *parameters, *settings, backend)
         return out[0] if self.kept_count else out
@@ -96,33 +102,19 @@ class Kernel:
     def prepare(self, x: Tensor, parameters: Sequence[Tensor | None]) -> list[Tensor]:
         """The parameters as the C++ kernel reads them."""
         wide = _wide(x)
-        return [
-            _constant(self.neutral[name], x.shape[-1], wide)
-            if p is None
-            else (p if p.dtype is wide else p.to(wide)).contiguous()
-            for name, p in zip(self.parameters, parameters, strict=True)
-        ]
+        return [p.to(wide).contiguous() for p in self._fill(x, parameters)]
 
     def new_kept(self, x: Tensor, num_heads: int) -> list[Tensor]:
         """Uninitialized memory for what is kept per row."""
         shapes = (x.shape[:-1], (*x.shape[:-1], num_heads))[: self.kept_count]
         return [x.new_empty(shape, dtype=_wide(x)) for shape in shapes]
 
-    def differentiate(self, ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients of x and of the parameters that are there."""
-        x, mask, *rest = ctx.saved_tensors
-        kept, parameters = rest[: self.kept_count], rest[self.kept_count :]
-        if ctx.backend == "compiled" and not (torch.is_grad_enabled() or _is_traced(dy)):
-            ready, settings = self.prepare(x, parameters), (ctx.num_heads, ctx.keep)
-            dx, sums = cpu.backward(self.source, dy, x, ready, kept, mask, *settings)
-        else:
-            settings = (ctx.num_heads, ctx.keep)
-            dx, sums = self.backward(dy, x, *parameters, mask, *kept, *settings, ctx.backend)
-        gradients = [
-            p if p is None else (d if p.dtype is d.dtype else d.to(p.dtype))
-            for p, d in zip(parameters, sums.split(_sizes(x, parameters)), strict=True)
+    def _fill(self, x: Tensor, parameters: Sequence[Tensor | None]) -> list[Tensor]:
+        """The parameters, and constants for those that are lacking."""
+        return [
+            _constant(self.neutral[name], x.shape[-1], _wide(x)) if p is None else p
+            for name, p in zip(self.parameters, parameters, strict=True)
         ]
-        return (dx, *gradients)
 
     def _register(self) -> tuple[Any, Any]:
         """The operators: forward gives y and what is kept, backward dx and the other gradients."""
@@ -187,7 +179,15 @@ class Kernel:
     def _differentiate(self, ctx: Any, dy: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if dy is None:
             return (None,) * (len(self.parameters) + 6)
-        return (*self.differentiate(ctx, dy), *[None] * 5)
+        x, mask, *rest = ctx.saved_tensors
+        kept, parameters = rest[: self.kept_count], rest[self.kept_count :]
+        settings = (ctx.num_heads, ctx.keep, ctx.backend)
+        dx, sums = self.backward(dy, x, *parameters, mask, *kept, *settings)
+        gradients = [
+            p if p is None else d.to(p.dtype)
+            for p, d in zip(parameters, sums.split(_sizes(x, parameters)), strict=True)
+        ]
+        return (dx, *gradients, *[None] * 5)
 
     def _refuse(self, ctx: Any, *_: Tensor | None) -> tuple[None, ...]:
         raise RuntimeError(
@@ -203,32 +203,6 @@ class Kernel:
                 f"backend {backend!r} is no kernel of {self.title}; valid: {', '.join(valid)}"
             )
         return importlib.import_module(str(self.triton)) if backend == "triton" else None
-
-
-class _Direct(torch.autograd.Function):
-    """A call of a C++ kernel that nobody traces."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        kernel: Kernel,
-        x: Tensor,
-        mask: Tensor | None,
-        num_heads: int,
-        eps: float,
-        keep: float,
-        *parameters: Tensor | None,
-    ) -> Tensor:
-        kept, ready = kernel.new_kept(x, num_heads), kernel.prepare(x, parameters)
-        y = cpu.forward(kernel.source, x, ready, kept, mask, num_heads, eps, keep)
-        ctx.save_for_backward(x, mask, *kept, *parameters)
-        ctx.kernel, ctx.num_heads, ctx.keep, ctx.backend = kernel, num_heads, keep, "compiled"
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *dy: Tensor) -> tuple[Tensor | None, ...]:
-        dx, *gradients = ctx.kernel.differentiate(ctx, dy[0])
-        return (None, dx, None, None, None, None, *gradients)
 
 
 @torch.library.custom_op("vision::keep_mask", mutates_args=())

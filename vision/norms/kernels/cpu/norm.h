@@ -84,7 +84,7 @@ void run_forward(const T* x, int64_t stride, T* y, const Call<S>& call, int thre
 // A chunk is a fixed range of rows with sums of its own, so the result depends neither on which
 // thread takes it nor on the number of threads. A static schedule gives a thread adjacent rows, so
 // threads seldom touch the same new page.
-constexpr int64_t kChunks = 64, kChunkRows = 16;
+constexpr int64_t kChunks = 64, kChunkRows = 40;
 
 template <typename Norm, typename T, typename S>
 void run_backward(const T* x, int64_t x_stride, const T* dy, int64_t dy_stride, T* dx, S* gradients,

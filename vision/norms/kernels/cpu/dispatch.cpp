@@ -1,0 +1,165 @@
+// A call of a C++ kernel with its gradient: `vision::fused_norm`, an autograd function in C++. One in
+// Python would take longer than a small norm. It serves every norm, by the addresses of its functions
+// (norm.h); ops.py has the same in operators that torch.compile and torch.export can see, and both
+// give the same bits.
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include <array>
+#include <string>
+
+namespace {
+
+using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+constexpr int kParameters = 4;
+using Parameters = std::array<Tensor, kParameters>;  // undefined ones at the end
+
+// A row pointer, the step between rows, and what keeps the memory.
+struct Matrix {
+  Tensor tensor;
+  int64_t stride;
+  explicit Matrix(const Tensor& x) : tensor(x), stride(x.size(-1)) {
+    if (x.is_contiguous()) return;
+    const int64_t dim = stride;
+    tensor = x.reshape({x.numel() / dim, dim});
+    if (tensor.stride(1) != 1 && dim != 1) tensor = tensor.contiguous();
+    stride = tensor.stride(0);
+  }
+  void* data() const { return tensor.data_ptr(); }
+};
+
+at::ScalarType wide(const Tensor& x) {
+  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+void* address(const Tensor& x) { return x.defined() ? x.data_ptr() : nullptr; }
+
+struct Settings {
+  int64_t heads;
+  double keep, eps;
+};
+
+// The arguments that forward and backward share, in the order of norm.h.
+template <typename... First>
+void call(int64_t function, const Tensor& x, const Parameters& given, const Tensor& rstd,
+          const Tensor& heads, const Tensor& mask, const Settings& settings, First... first) {
+  std::array<Tensor, kParameters> ready;
+  for (int k = 0; k < kParameters; ++k)
+    if (given[k].defined()) ready[k] = given[k].to(wide(x)).contiguous();
+  using Function = void(First..., const void*, const void*, const void*, const void*, void*, void*,
+                        const void*, double, double, int64_t, int64_t, int64_t, int);
+  const int64_t dim = x.size(-1);
+  reinterpret_cast<Function*>(function)(
+      first..., address(ready[0]), address(ready[1]), address(ready[2]), address(ready[3]),
+      address(rstd), address(heads), address(mask), settings.keep, settings.eps, x.numel() / dim,
+      dim, settings.heads, at::get_num_threads());
+}
+
+// What a backward gives can be used, but has no gradient itself.
+struct LastDerivative : torch::autograd::Function<LastDerivative> {
+  static variable_list forward(AutogradContext* ctx, const Tensor& dy, const Tensor& x,
+                               const Tensor& dx, const Tensor& sums, const std::string& title) {
+    ctx->saved_data["title"] = title;
+    return {dx.alias(), sums.alias()};
+  }
+  static variable_list backward(AutogradContext* ctx, const variable_list&) {
+    TORCH_CHECK(false, "the fused ", ctx->saved_data["title"].toStringRef(),
+                " has no second derivative; for one set backend: eager in the norm's options, or "
+                "VISION_NORM_BACKEND=eager");
+  }
+};
+
+struct FusedNorm : torch::autograd::Function<FusedNorm> {
+  using Maybe = std::optional<Tensor>;
+
+  static Tensor forward(AutogradContext* ctx, const std::string& title, int64_t forward_function,
+                        int64_t backward_function, int64_t kept, const Tensor& x, const Maybe& p0,
+                        const Maybe& p1, const Maybe& p2, const Maybe& p3, const Maybe& dropped,
+                        int64_t num_heads, double eps, double keep) {
+    const Parameters parameters{p0.value_or(Tensor()), p1.value_or(Tensor()),
+                                p2.value_or(Tensor()), p3.value_or(Tensor())};
+    const Tensor mask = dropped.value_or(Tensor());
+    const Settings settings{num_heads, keep, eps};
+    const auto options = x.options().dtype(wide(x));
+    auto shape = x.sizes().vec();
+    shape.pop_back();
+    Tensor rstd, heads;
+    if (kept > 0) rstd = at::empty(shape, options);
+    shape.push_back(num_heads);
+    if (kept > 1) heads = at::empty(shape, options);
+    const Tensor y = at::empty_like(x, at::MemoryFormat::Contiguous);
+    const Matrix rows(x);
+    call(forward_function, x, parameters, rstd, heads, mask, settings, rows.data(),
+         rows.stride, y.data_ptr());
+    ctx->save_for_backward({x, parameters[0], parameters[1], parameters[2], parameters[3], mask, rstd,
+                            heads});
+    ctx->saved_data["title"] = title;
+    ctx->saved_data["function"] = backward_function;
+    ctx->saved_data["heads"] = num_heads;
+    ctx->saved_data["keep"] = keep;
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
+    constexpr int before = 5, after = 4;  // arguments of forward beside the parameters
+    variable_list result(before + kParameters + after);
+    const Tensor& dy = gradients[0];
+    if (!dy.defined()) return result;
+    const auto saved = ctx->get_saved_variables();
+    const Tensor& x = saved[0];
+    const Parameters parameters{saved[1], saved[2], saved[3], saved[4]};
+    Tensor dx, sums;
+    {
+      at::AutoDispatchBelowADInplaceOrView plain;
+      dx = at::empty_like(x, at::MemoryFormat::Contiguous);
+      int64_t count = 0;
+      for (const Tensor& p : parameters) count += p.defined() ? p.numel() : 0;
+      sums = at::empty({count}, x.options().dtype(wide(x)));
+      const Settings settings{ctx->saved_data["heads"].toInt(),
+                              ctx->saved_data["keep"].toDouble(), 0.0};
+      const Matrix rows(x), grad(dy);
+      call(ctx->saved_data["function"].toInt(), x, parameters, saved[6], saved[7], saved[5],
+           settings, rows.data(), rows.stride, grad.data(), grad.stride, dx.data_ptr(),
+           sums.data_ptr());
+    }
+    if (at::GradMode::is_enabled()) {
+      const auto last = LastDerivative::apply(dy, x, dx, sums,
+                                              ctx->saved_data["title"].toStringRef());
+      dx = last[0], sums = last[1];
+    }
+    result[before - 1] = dx;
+    int64_t first = 0;
+    for (int k = 0; k < kParameters && parameters[k].defined(); ++k) {
+      const int64_t size = parameters[k].numel();
+      result[before + k] = sums.narrow(0, first, size).to(parameters[k].scalar_type());
+      first += size;
+    }
+    return result;
+  }
+};
+
+Tensor fused_norm(c10::string_view title, int64_t forward, int64_t backward, int64_t kept,
+                  const Tensor& x, const std::vector<Tensor>& parameters,
+                  const std::optional<Tensor>& mask, int64_t num_heads, double eps, double keep) {
+  const auto maybe = [&](size_t k) {
+    return k < parameters.size() ? std::optional<Tensor>(parameters[k]) : std::nullopt;
+  };
+  return FusedNorm::apply(std::string(title), forward, backward, kept, x, maybe(0), maybe(1),
+                          maybe(2), maybe(3), mask, num_heads, eps, keep);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(vision, library) {
+  library.def(
+      "fused_norm(str title, int forward, int backward, int kept, Tensor x, Tensor[] parameters, "
+      "Tensor? mask, int num_heads, float eps, float keep) -> Tensor",
+      &fused_norm);
+}
