@@ -92,7 +92,7 @@ def backward(
 
 
 def keep_mask(key: Tensor, shape: Sequence[int], keep: float) -> Tensor:
-    """A bool mask of `shape`, true with probability `keep`; `key`, an int64 `[]`, decides it alone."""
+    """A bool mask of `shape`, true with probability `keep`, as `key`, an int64 `[]`, decides."""
     mask = torch.empty(shape, dtype=torch.bool)
     function(_KEEP_MASK, "keep_mask")(
         mask.data_ptr(), mask.numel(), key.item(), keep, torch.get_num_threads()
