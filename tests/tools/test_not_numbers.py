@@ -5,6 +5,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -20,19 +21,17 @@ OVERFLOWING = [
 
 @pytest.fixture(scope="module")
 def one_white(tmp_path_factory) -> Path:
-    """Black images of two classes, and one white one in the validation split."""
+    """Black images of two classes; in the validation split two of each, and three white ones."""
     root = tmp_path_factory.mktemp("images")
-    for split, name, count in (
-        ("train", "a", 8),
-        ("train", "b", 8),
-        ("val", "a", 3),
-        ("val", "b", 2),
+    for folder, black, white in (
+        ("train/a", 8, 0),
+        ("train/b", 8, 0),
+        ("val/a", 2, 2),
+        ("val/b", 2, 1),
     ):
-        folder = root / split / name
-        folder.mkdir(parents=True)
-        for index in range(count):
-            white = split == "val" and name == "b" and index == 0
-            Image.new("L", (8, 8), 255 * white).save(folder / f"{index}.png")
+        (root / folder).mkdir(parents=True)
+        for index in range(black + white):
+            Image.new("L", (8, 8), 255 * (index >= black)).save(root / folder / f"{index}.png")
     return root
 
 
@@ -51,7 +50,7 @@ def test_a_sample_whose_loss_is_nan_shows_in_the_mean(
         "data.name=folder",
         f"data.root={one_white}",
         "data.val_split=val",
-        "data.test_split=null",
+        "data.test_split=val",
         *OVERFLOWING,
     ]
     length = [
@@ -67,10 +66,17 @@ def test_a_sample_whose_loss_is_nan_shows_in_the_mean(
     assert math.isnan(float(rows[-1]["val/loss"]))
     assert math.isfinite(float(rows[-1]["train/loss"]))
     if "mae" not in config:
+        # of the black ones half are right, whichever class they are taken for; of the others none,
+        # though the largest of numbers that are NaN is the first, class 0
+        assert float(rows[-1]["val/top1"]) == pytest.approx(100 * 2 / 7)
+        predictions = np.load(tmp_path / "run" / "test_predictions.npz")
+        assert (predictions["target"] == predictions["predicted"]).sum() == 2
         forked("tools/evaluate.py", tmp_path / "run", "--output", tmp_path / "evaluated")
         (found,) = (tmp_path / "evaluated").glob("*.json")
         metrics = json.loads(found.read_text())
         assert math.isnan(metrics["loss"]), metrics
+        assert metrics["top1"] == pytest.approx(100 * 2 / 7)
+        assert np.trace(metrics["confusion"]) == 2
 
 
 @pytest.mark.parametrize(

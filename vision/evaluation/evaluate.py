@@ -23,7 +23,11 @@ from vision.errors import ConfigError
 from vision.evaluation.classifier import Classifier, load_classifier, load_timm, with_data
 from vision.evaluation.confusion import plot_confusion
 from vision.files import write_json
-from vision.metrics.classification import ClassificationMetrics, per_class_accuracy
+from vision.metrics.classification import (
+    ClassificationMetrics,
+    last_if_not_finite,
+    per_class_accuracy,
+)
 from vision.models.classifier import count_parameters
 
 
@@ -65,7 +69,7 @@ def evaluate(
             seconds += time.perf_counter() - start
             timed += len(targets)
         metrics.update(logits, targets)
-        confusion.update(logits, targets)
+        confusion.update(last_if_not_finite(logits.float(), targets), targets)
         calibration.update(logits.float().softmax(1), targets)
         images += len(targets)
     if images == 0:

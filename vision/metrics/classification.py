@@ -30,9 +30,10 @@ class ClassificationMetrics(nn.Module):
         if len(targets) == 0:
             return
         logits = logits.float()
-        self.top1.update(logits, targets)
+        ranked = last_if_not_finite(logits, targets)
+        self.top1.update(ranked, targets)
         if self.top5 is not None:
-            self.top5.update(logits, targets)
+            self.top5.update(ranked, targets)
         self.loss.update(F.cross_entropy(logits, targets, reduction="none"))
 
     def compute(self) -> dict[str, Tensor]:
@@ -47,6 +48,16 @@ class ClassificationMetrics(nn.Module):
         for metric in (self.top1, self.top5, self.loss):
             if metric is not None:
                 metric.reset()
+
+
+def last_if_not_finite(logits: Tensor, targets: Tensor) -> Tensor:
+    """`logits` [B, C] with the class `targets` [B] behind all others where a row is not finite.
+
+    The largest of numbers among which one is NaN would be the first NaN: class 0, right or wrong.
+    """
+    finite = torch.isfinite(logits).all(1, keepdim=True)
+    behind = torch.zeros_like(logits).scatter_(1, targets.unsqueeze(1), -1.0)
+    return torch.where(finite, logits, behind)
 
 
 def per_class_accuracy(confusion: list[list[int]]) -> list[float | None]:

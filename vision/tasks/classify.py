@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vision.config import Config
 from vision.datasets.dataset import Batch
 from vision.datasets.splits import check_classes
-from vision.metrics.classification import ClassificationMetrics
+from vision.metrics.classification import ClassificationMetrics, last_if_not_finite
 from vision.models.classifier import create_classifier
 from vision.norms.conversion import Conversion
 from vision.registry import TASKS
@@ -84,4 +84,5 @@ class ClassifyTask(VisionTask):
             logits = model(as_input(batch.images, model))
             metrics.update(logits, batch.targets)  # type: ignore[operator]
             if i == 0:
-                self.predicted = logits.argmax(1)
+                ranked = last_if_not_finite(logits, batch.targets)
+                self.predicted = ranked.argmax(1)
