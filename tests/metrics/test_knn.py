@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -62,3 +63,18 @@ def test_memory_does_not_grow_with_the_bank() -> None:
         with Largest() as largest:
             knn_predict(queries, bank, labels, 3, chunk=300)
         assert largest.most == 1024 * 300 * 4  # similarities of a part with a chunk, float32
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("chunk", [3, 65_536])
+def test_what_is_not_finite_neither_votes_nor_is_right(bad: float, chunk: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    bank, queries = torch.randn(20, 4, generator=generator), torch.randn(9, 4, generator=generator)
+    labels = torch.arange(20) % 3
+    expected = knn_predict(queries, bank, labels, 3, neighbors=5)
+    spoilt = torch.cat([torch.full((2, 4), bad), bank])
+    more = torch.cat([torch.tensor([0, 1]), labels])
+    queries[4, 1] = bad
+    expected[4] = -1
+    found = knn_predict(queries, spoilt, more, 3, neighbors=5, chunk=chunk)
+    assert torch.equal(found, expected)

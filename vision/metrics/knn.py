@@ -34,14 +34,16 @@ def knn_predict(
             1024 x `chunk` similarities, 270 MB, a few times over.
 
     Returns:
-        [N] int64. Each vote weighs exp(similarity / 0.07).
+        [N] int64. Each vote weighs exp(similarity / 0.07). -1 for a feature that is not finite;
+        entries that are not finite have no vote.
     """
     predicted = []
     for part in F.normalize(features.float(), dim=1).split(_ROWS):
         similarity, voters = _nearest(part, bank, labels, neighbors, chunk)
         votes = torch.zeros(len(part), num_classes, device=part.device)
         votes.scatter_add_(1, voters, (similarity / _TEMPERATURE).exp())
-        predicted.append(votes.argmax(dim=1))
+        finite = torch.isfinite(part).all(dim=1)
+        predicted.append(torch.where(finite, votes.argmax(dim=1), -1))
     return torch.cat(predicted) if predicted else labels.new_empty(0)
 
 
@@ -52,6 +54,7 @@ def _nearest(
     best, classes = unit.new_empty(len(unit), 0), labels.new_empty(len(unit), 0)
     for entries, their in zip(bank.split(chunk), labels.split(chunk), strict=True):
         found = unit @ F.normalize(entries.float(), dim=1).T
+        found = found.nan_to_num(nan=-torch.inf)  # else the nearest of all
         found, place = found.topk(min(neighbors, len(entries)), dim=1)
         best, classes = torch.cat([best, found], 1), torch.cat([classes, their[place]], 1)
         best, kept = best.topk(min(neighbors, best.shape[1]), dim=1)

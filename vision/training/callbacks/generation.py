@@ -17,6 +17,7 @@ from vision.evaluation.generative.image_set import ImageSet, open_image_set
 from vision.evaluation.generative.sources import DataSource, PipelineSource
 from vision.files import write_json
 from vision.metrics.base import Options
+from vision.notices import notice
 from vision.registry import METRICS
 from vision.seeding import preserved
 
@@ -31,7 +32,7 @@ class GenerationMetrics(pl.Callback):
     averaged weights, if there are any, and compared with `evaluation.reference`; at every step
     from the same noise. Latents are decoded. Each rank generates a part of them. Training is not
     affected: random states are restored. `FOLDER/step_N.json` holds the metrics with every setting
-    that they depend on.
+    that they depend on. Of images that are not finite there are none, and a line says so.
     """
 
     def __init__(self, config: Config, folder: Path) -> None:
@@ -66,8 +67,14 @@ class GenerationMetrics(pl.Callback):
 
     def _evaluate(self, trainer: pl.Trainer, task: DiTTask) -> None:
         self._last = trainer.global_step
-        with preserved(), task.whole_weights():
-            result = self.compare(task)
+        try:
+            with preserved(), task.whole_weights():
+                result = self.compare(task)
+        except FloatingPointError as error:
+            if trainer.world_size > 1:  # the other ranks wait for this one's features
+                raise
+            notice(f"no metrics of generated images at step {self._last}: {error}")
+            return
         found = {f"val/{self._log_name(key)}": result[key] for key in result["labels"]}
         for logger in trainer.loggers:
             logger.log_metrics(found, trainer.global_step)

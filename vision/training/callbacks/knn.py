@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics import MeanMetric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from vision.datasets.datamodule import ImageDataModule
@@ -62,8 +62,8 @@ class KnnAccuracy(pl.Callback):
         bank, labels = (_gather(t) for t in _features(trainer, pl_module, data.bank_dataloader()))
         features, targets = _features(trainer, pl_module, data.val_dataloader())
         predicted = knn_predict(features, bank, labels, data.num_classes, self.neighbors)
-        metric = MulticlassAccuracy(data.num_classes, average="micro").to(pl_module.device)
-        metric.update(predicted, targets)
+        metric = MeanMetric().to(pl_module.device)  # over all ranks
+        metric.update((predicted == targets).float())
         return 100 * float(metric.compute())
 
 
