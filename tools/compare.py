@@ -5,6 +5,7 @@
   python tools/compare.py configs/compare/digits_tuned.yaml --dry-run
   python tools/compare.py configs/compare/digits.yaml seeds=[0] name=quick --jobs 2
   python tools/compare.py configs/compare/digits.yaml --sbatch=--gres=gpu:1 --sbatch=--time=04:00:00
+  python tools/compare.py configs/compare/imagenet_vit_b.yaml --plan
 
 Each cell is a run of tools/train.py in OUTPUT_DIR/NAME/TASK/LABEL_seedSEED; where the grid has
 `tune`, trials come before, LABEL_trialHASH_seedSEED, and the best are trained. A second call leaves

@@ -27,7 +27,7 @@ def commands(code: str) -> Iterator[list[str]]:
 
 def tool_call(words: list[str]) -> list[str]:
     """`tools/NAME.py ARGUMENTS` of a command, however it is started; empty where it is not ours."""
-    while words and re.match(r"[A-Z_]+=", words[0]):
+    while words and re.match(r"[A-Z_]+=|exec$", words[0]):
         words = words[1:]
     if words[0] == "srun":
         words = [word for i, word in enumerate(words[1:]) if i or not word.startswith("-")]

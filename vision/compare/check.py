@@ -29,13 +29,14 @@ def check_compare(config: CompareConfig) -> None:
     for label in config.variants:
         _check_label(label, config)
     for label, variant in rows.items():
-        _check_overrides(f"variants.{label}", variant.overrides)
+        _check_overrides(f"variants.{label}.overrides", variant.overrides)
+    _check_overrides("overrides", config.overrides)
     for name, grid in config.tasks.items():
         if not re.fullmatch(r"[A-Za-z_]\w*", name) or name.endswith("_trials"):
             raise ConfigError(
                 f"tasks.{name}: names a folder; use letters, digits, _ and no _trials at its end"
             )
-        _check_overrides(f"tasks.{name}", grid.overrides)
+        _check_overrides(f"tasks.{name}.overrides", grid.overrides)
         if grid.margin is not None and not 0 < grid.margin < math.inf:
             raise ConfigError(f"tasks.{name}.margin = {grid.margin}: expected a number above 0")
         _check_needed(config, [name], grid)
@@ -56,8 +57,8 @@ def _check_overrides(place: str, overrides: Sequence[str]) -> None:
     for text in overrides:
         if text.partition("=")[0] in _OWN_KEYS:
             raise ConfigError(
-                f"{place}.overrides: {text}: each run has its own; remove it (seeds, output_dir "
-                "and name of the comparison decide)"
+                f"{place}: {text}: each run has its own; remove it (seeds, output_dir and name of "
+                "the comparison decide)"
             )
 
 
@@ -68,6 +69,7 @@ def _check_tuned(config: CompareConfig, task: str) -> None:
     rows = config.rows()
     given = {f"variants.{label}": variant.overrides for label, variant in rows.items()}
     given[f"tasks.{task}"] = config.tasks[task].overrides
+    given["the grid"] = config.overrides
     fixed = {
         text.partition("=")[0]: f"{place}.overrides"
         for place, overrides in given.items()

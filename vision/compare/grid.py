@@ -160,6 +160,7 @@ def _cell(
         *grid.configs,
         *variant.configs,
         *([str(tuned)] if tuned else []),
+        *config.overrides,
         *grid.overrides,
         *_norm(label, variant),
         *variant.overrides,

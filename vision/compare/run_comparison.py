@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
-from rich.table import Table
 
 from vision.compare.changed import check_unchanged, put_aside_changed
 from vision.compare.grid import Cell, compare_directory, make_cells
@@ -23,7 +22,10 @@ from vision.compare.schema import CompareConfig
 from vision.compare.time_estimate import TimeEstimate, estimate_time
 from vision.errors import ConfigError
 from vision.lock import lock
+from vision.training.plan.tables import table
 from vision.training.train import REQUEUE
+
+_ESTIMATED = "task, variant|runs|parameters|steps|ms/step|minutes each".split("|")
 
 
 def run_comparison(
@@ -108,8 +110,7 @@ def _run(config: CompareConfig, cells: dict[str, list[Cell]], jobs: int, held: i
 
 
 def _estimate(cells: dict[str, list[Cell]], jobs: int) -> None:
-    table = Table("stage", "variant", "runs", "parameters", "steps", "ms/step", "minutes each")
-    total = 0.0
+    rows, total = [], 0.0
     measured: dict[tuple[str, str], TimeEstimate] = {}  # trials take as long as the runs
     for stage, column in cells.items():
         for variant in dict.fromkeys(cell.variant for cell in column):
@@ -120,11 +121,14 @@ def _estimate(cells: dict[str, list[Cell]], jobs: int) -> None:
             except (ValueError, FileNotFoundError) as error:
                 raise ConfigError(f"{members[0]}: {error}") from error
             total += found.seconds * len(members)
-            table.add_row(
-                stage, variant, str(len(members)), f"{found.parameters:,}", f"{found.steps:,}",
-                f"{1e3 * found.seconds_per_step:.0f}", f"{found.seconds / 60:.1f}",
+            rows.append(
+                [
+                    f"{stage}, {variant}", str(len(members)), f"{found.parameters:,}",
+                    f"{found.steps:,}", f"{1e3 * found.seconds_per_step:.0f}",
+                    f"{found.seconds / 60:.1f}",
+                ]
             )  # fmt: skip
-    Console().print(table)
+    print(table(_ESTIMATED, rows))
     print(
         f"training alone: {total / 60:.0f} minutes with one run at a time, without the start of "
         "each run, validation and checkpoints"

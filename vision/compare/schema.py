@@ -48,6 +48,7 @@ class CompareConfig:
     variants: dict[str, Variant] = field(default_factory=dict)  # label -> variant
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     tasks: dict[str, TaskGrid] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)  # key=value of every run, as data.root=...
     tune: Tuning | None = None  # of every task; null: nothing is tuned
     # what `tools/benchmark.py models` wrote, for time and memory; null: neither is shown
     costs: str | None = None
