@@ -312,6 +312,15 @@ def test_latents_are_of_whole_images_and_one_vae(forked, tmp_path: Path) -> None
         assert said.endswith(f"nearest: {nearest}\n")
     assert not (tmp_path / "latents").exists()
     encode("--vae", tmp_path / "vae2")
+    for name, scaling, weight in (("overflows", 1e6, 1), ("diverged", 0.5, 1e38)):
+        bad = vae()
+        bad.register_to_config(scaling_factor=scaling)
+        bad.encoder.conv_out.weight.data *= weight
+        bad.save_pretrained(tmp_path / name)
+        elsewhere = ["--output", tmp_path / f"latents_{name}"]
+        said = encode("--vae", tmp_path / name, *elsewhere, code=3)
+        assert re.search(r"error: latents of \d+ of \d+ images are not finite in float16", said)
+        assert not list((tmp_path / f"latents_{name}").rglob("*.safetensors*"))
     changed = vae()
     changed.encoder.conv_in.weight.data += 0.1
     changed.save_pretrained(tmp_path / "vae2")

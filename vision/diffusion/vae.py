@@ -59,7 +59,8 @@ def encode(vae: AutoencoderKL, images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the latents of `images` [B, C, H, W] from -1 to 1 and of
     their mirror images, each [B, 2, c, h, w] float16 on the CPU.
 
-    Raises ValueError for a size that is no multiple of the VAE's factor.
+    Raises ValueError for a size that is no multiple of the VAE's factor, FloatingPointError where
+    a latent is not finite, in float16.
     """
     for side in images.shape[-2:]:
         latent_size(vae, side)
@@ -68,6 +69,13 @@ def encode(vae: AutoencoderKL, images: Tensor) -> tuple[Tensor, Tensor]:
     scale, shift = _scale_and_shift(vae)
     parts = (posterior.mean - shift) * scale, posterior.std * scale
     mean, std = (part.unflatten(0, (-1, 2)).half().cpu() for part in parts)
+    finite = (torch.isfinite(mean) & torch.isfinite(std)).flatten(1).all(1)
+    if not finite.all():
+        raise FloatingPointError(
+            f"latents of {int((~finite).sum())} of {len(finite)} images are not finite in float16: "
+            "they are not written; look at the VAE's weights and its scaling_factor "
+            f"({scale:g})"
+        )
     return mean, std
 
 
