@@ -150,7 +150,7 @@ def test_images_that_are_not_finite_are_not_returned(images, tmp_path: Path) -> 
 CONFIG = create_scheduler("dpm++").config
 
 
-@pytest.mark.parametrize("steps", [7, 300, 600])  # 1000/600 is nearer to 2 than to 1
+@pytest.mark.parametrize("steps", [7, 140])  # 1000/140 is not 7
 def test_ddim_goes_from_each_of_its_timesteps_to_the_next(steps: int, images) -> None:
     euler = EulerDiscreteScheduler.from_config(CONFIG)  # the same path
     expected = images(scheduler=euler, num_inference_steps=steps)
