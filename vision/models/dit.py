@@ -60,6 +60,13 @@ class LabelEmbedder(nn.Module):
         return self.embedding_table(labels)
 
 
+def _modulated(norm: nn.Module, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """norm(x) · (1 + scale) + shift, in one pass where the norm has one."""
+    if isinstance(norm, Norm):
+        return norm.modulated(x, scale, shift)
+    return norm(x) * (1 + scale) + shift
+
+
 class DiTBlock(nn.Module):
     """Attention and MLP; the condition shifts and scales their inputs and gates their outputs."""
 
@@ -75,8 +82,8 @@ class DiTBlock(nn.Module):
         """Tokens [B, L, D] and condition [B, D] to tokens [B, L, D]."""
         modulation = self.adaLN_modulation(condition).unsqueeze(1)  # [B, 1, 6D]
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)
-        x = x + gate1 * self.attn(self.norm1(x) * (1 + scale1) + shift1)
-        return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)
+        x = x + gate1 * self.attn(_modulated(self.norm1, x, scale1, shift1))
+        return x + gate2 * self.mlp(_modulated(self.norm2, x, scale2, shift2))
 
 
 class FinalLayer(nn.Module):
@@ -91,7 +98,7 @@ class FinalLayer(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Tokens [B, L, D] and condition [B, D] to patches [B, L, p*p*C]."""
         shift, scale = self.adaLN_modulation(condition).unsqueeze(1).chunk(2, dim=-1)
-        return self.linear(self.norm_final(x) * (1 + scale) + shift)
+        return self.linear(_modulated(self.norm_final, x, scale, shift))
 
 
 class DiT(ModelMixin, ConfigMixin):

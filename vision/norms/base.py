@@ -128,6 +128,16 @@ class Norm(nn.Module):
             return self.normalize_promoted(x.movedim(1, -1)).movedim(-1, 1)  # [B, ..., C] inside
         return self.normalize_promoted(x)
 
+    def modulated(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """norm(x) · (1 + scale) + shift, the adaptive norm of diffusion transformers.
+
+        Args:
+            x: `[B, N, dim]`.
+            scale: `[B, 1, dim]`.
+            shift: `[B, 1, dim]`.
+        """
+        return self(x) * (1 + scale) + shift
+
     def vector(
         self, size: int, device: torch.device | str | None, dtype: torch.dtype | None
     ) -> nn.Parameter:

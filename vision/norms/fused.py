@@ -47,17 +47,27 @@ class FusedNorm(Norm):
             return super().normalize_promoted(x)
         return self.fused(x, backend)
 
+    def modulated(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        watched = self._forward_hooks or self._forward_pre_hooks  # they see the norm's own result
+        backend = "eager" if watched or self.channels_first else self.choose(x)
+        if backend == "eager" or x.ndim != 3 or scale.shape != (len(x), 1, self.dim):
+            return super().modulated(x, scale, shift)
+        return self.fused(x, backend, (scale, shift))
+
     def choose(self, x: Tensor) -> str:
         """The backend for `x`: "triton", "compiled" or "eager"."""
         if self.kernel is None:
             return "eager"
         return choose_backend(self.backend, x, self.dim, self.kernel)
 
-    def fused(self, x: Tensor, backend: str) -> Tensor:
-        """The norm of channels-last `x`, any dtype, by a kernel's name."""
+    def fused(
+        self, x: Tensor, backend: str, modulation: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """The norm of channels-last `x`, any dtype, by a kernel's name, and what follows it."""
         assert self.kernel is not None
         parameters = [getattr(self, name) for name in self.kernel.parameters]
-        return self.kernel(x, *parameters, eps=getattr(self, "eps", 0.0), backend=backend)
+        eps = getattr(self, "eps", 0.0)
+        return self.kernel(x, *parameters, eps=eps, backend=backend, modulation=modulation)
 
     def extra_repr(self) -> str:
         text = super().extra_repr()

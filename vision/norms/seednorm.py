@@ -166,7 +166,9 @@ class SeeDNorm(FusedNorm):
         dropping = self.training and self._dropout() > 0
         return "eager" if dropping and backend == "triton" else backend
 
-    def fused(self, x: Tensor, backend: str) -> Tensor:
+    def fused(
+        self, x: Tensor, backend: str, modulation: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
         parameters = (self.alpha, self._divided_beta(x), self.gamma)
         mask, keep = None, 1.0
         if self.training and self._dropout() > 0:
@@ -180,6 +182,7 @@ class SeeDNorm(FusedNorm):
             mask=mask,
             keep=keep,
             backend=backend,
+            modulation=modulation,
         )
 
     def _divided_beta(self, x: Tensor) -> Tensor:

@@ -23,8 +23,10 @@ DTYPES = {
 MAX_PARAMETERS = 4
 
 _POINTER, _INT64 = ctypes.c_void_p, ctypes.c_int64
-# parameters, rstd, values per head, mask; keep, eps; rows, dim, heads; threads (struct Call)
-_CALL = [*[_POINTER] * 7, *[ctypes.c_double] * 2, *[_INT64] * 3, ctypes.c_int]
+# parameters, rstd, values per head, mask; keep, eps; rows, dim, heads; the modulation, which only
+# cpu/dispatch.cpp uses; threads (struct Call)
+_CALL = [*[_POINTER] * 7, *[ctypes.c_double] * 2, *[_INT64] * 3]
+_CALL += [*[_POINTER] * 4, _INT64, ctypes.c_int]
 _ARGUMENTS = {
     "forward": [_POINTER, _INT64, _POINTER, *_CALL],
     "backward": [*[_POINTER, _INT64] * 2, _POINTER, _POINTER, *_CALL],
@@ -149,8 +151,8 @@ def _call(
     pointers += [k.data_ptr() for k in kept]
     pointers += [None] * (MAX_PARAMETERS + 2 - len(pointers))
     pointers.append(None if mask is None else mask.data_ptr())
-    sizes = (keep, eps, x.numel() // dim, dim, num_heads, torch.get_num_threads())
-    return [*pointers, *sizes]
+    sizes = (keep, eps, x.numel() // dim, dim, num_heads)
+    return [*pointers, *sizes, *[None] * 4, 1, torch.get_num_threads()]
 
 
 def _rows(x: Tensor) -> tuple[Tensor, int]:

@@ -68,6 +68,7 @@ class Kernel:
         mask: Tensor | None = None,
         keep: float = 1.0,
         backend: str,
+        modulation: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """The norm of `x`.
 
@@ -79,9 +80,11 @@ class Kernel:
             mask: `[..., H]` bool, contiguous: false where a head's coefficient is dropped.
             keep: Probability that one is not, by which the others are divided.
             backend: "triton" or "compiled"; see `choose_backend`.
+            modulation: Scale and shift, `[B, 1, D]`, for x of `[B, N, D]`: the result is then
+                y (1 + scale) + shift, in the same pass by the C++ kernel.
 
         Returns:
-            `[..., D]`, contiguous, x's dtype.
+            `[..., D]`, contiguous, x's dtype; with a modulation the dtype that it promotes to.
 
         Raises:
             ValueError: the norm has no such backend.
@@ -94,10 +97,16 @@ class Kernel:
         ):
             addresses = cpu.addresses(self.source, x.dtype)
             given = self._fill(x, parameters)
-            y: Tensor = direct(self.title, *addresses, self.kept_count, x, given, *settings)
+            inside = modulation if modulation and modulation[0].dtype is x.dtype else None
+            more = inside or (None, None)
+            y = direct(self.title, *addresses, self.kept_count, x, given, *settings, *more)
+        else:
+            inside, out = None, self.forward(x, *parameters, *settings, backend)
+            y = out[0] if self.kept_count else out
+        if modulation is None or inside:
             return y
-        out = self.forward(x, *parameters, *settings, backend)
-        return out[0] if self.kept_count else out
+        scale, shift = modulation
+        return y * (1 + scale) + shift
 
     def prepare(self, x: Tensor, parameters: Sequence[Tensor | None]) -> list[Tensor]:
         """The parameters as the C++ kernel reads them."""

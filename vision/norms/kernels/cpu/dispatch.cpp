@@ -46,28 +46,44 @@ struct Settings {
   double keep, eps;
 };
 
+// Scale and shift of the norm's y, [samples, 1, dim], and in a backward their gradients.
+struct Modulation {
+  Tensor scale, shift, dscale, dshift;
+};
+
 // The arguments that forward and backward share, in the order of norm.h.
 template <typename... First>
 void call(int64_t function, const Tensor& x, const Parameters& given, const Tensor& rstd,
-          const Tensor& heads, const Tensor& mask, const Settings& settings, First... first) {
+          const Tensor& heads, const Tensor& mask, const Settings& settings,
+          const Modulation& modulation, First... first) {
   std::array<Tensor, kParameters> ready;
   for (int k = 0; k < kParameters; ++k)
     if (given[k].defined()) ready[k] = given[k].to(wide(x)).contiguous();
   using Function = void(First..., const void*, const void*, const void*, const void*, void*, void*,
-                        const void*, double, double, int64_t, int64_t, int64_t, int);
-  const int64_t dim = x.size(-1);
+                        const void*, double, double, int64_t, int64_t, int64_t, const void*,
+                        const void*, void*, void*, int64_t, int);
+  const int64_t dim = x.size(-1), rows = x.numel() / dim;
+  Tensor scale, shift;
+  if (modulation.scale.defined()) {
+    scale = modulation.scale.to(wide(x)).contiguous();
+    shift = modulation.shift.to(wide(x)).contiguous();
+  }
+  const int64_t tokens = scale.defined() && scale.numel() > 0 ? rows / (scale.numel() / dim) : 1;
   reinterpret_cast<Function*>(function)(
       first..., address(ready[0]), address(ready[1]), address(ready[2]), address(ready[3]),
-      address(rstd), address(heads), address(mask), settings.keep, settings.eps, x.numel() / dim,
-      dim, settings.heads, at::get_num_threads());
+      address(rstd), address(heads), address(mask), settings.keep, settings.eps, rows, dim,
+      settings.heads, address(scale), address(shift), address(modulation.dscale),
+      address(modulation.dshift), tokens, at::get_num_threads());
 }
 
 // What a backward gives can be used, but has no gradient itself.
 struct LastDerivative : torch::autograd::Function<LastDerivative> {
   static variable_list forward(AutogradContext* ctx, const Tensor& dy, const Tensor& x,
-                               const Tensor& dx, const Tensor& sums, const std::string& title) {
+                               const std::string& title, at::TensorList results) {
     ctx->saved_data["title"] = title;
-    return {dx.alias(), sums.alias()};
+    variable_list same;
+    for (const Tensor& result : results) same.push_back(result.defined() ? result.alias() : result);
+    return same;
   }
   static variable_list backward(AutogradContext* ctx, const variable_list&) {
     TORCH_CHECK(false, "the fused ", ctx->saved_data["title"].toStringRef(),
@@ -82,7 +98,8 @@ struct FusedNorm : torch::autograd::Function<FusedNorm> {
   static Tensor forward(AutogradContext* ctx, const std::string& title, int64_t forward_function,
                         int64_t backward_function, int64_t kept, const Tensor& x, const Maybe& p0,
                         const Maybe& p1, const Maybe& p2, const Maybe& p3, const Maybe& dropped,
-                        int64_t num_heads, double eps, double keep) {
+                        int64_t num_heads, double eps, double keep, const Maybe& scale,
+                        const Maybe& shift) {
     const Parameters parameters{p0.value_or(Tensor()), p1.value_or(Tensor()),
                                 p2.value_or(Tensor()), p3.value_or(Tensor())};
     const Tensor mask = dropped.value_or(Tensor());
@@ -96,19 +113,21 @@ struct FusedNorm : torch::autograd::Function<FusedNorm> {
     if (kept > 1) heads = at::empty(shape, options);
     const Tensor y = at::empty_like(x, at::MemoryFormat::Contiguous);
     const Matrix rows(x);
-    call(forward_function, x, parameters, rstd, heads, mask, settings, rows.data(),
+    const Modulation modulation{scale.value_or(Tensor()), shift.value_or(Tensor()), {}, {}};
+    call(forward_function, x, parameters, rstd, heads, mask, settings, modulation, rows.data(),
          rows.stride, y.data_ptr());
     ctx->save_for_backward({x, parameters[0], parameters[1], parameters[2], parameters[3], mask, rstd,
-                            heads});
+                            heads, modulation.scale, modulation.shift});
     ctx->saved_data["title"] = title;
     ctx->saved_data["function"] = backward_function;
     ctx->saved_data["heads"] = num_heads;
     ctx->saved_data["keep"] = keep;
+    ctx->saved_data["eps"] = eps;
     return y;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
-    constexpr int before = 5, after = 4;  // arguments of forward beside the parameters
+    constexpr int before = 5, after = 6;  // arguments of forward beside the parameters
     variable_list result(before + kParameters + after);
     const Tensor& dy = gradients[0];
     if (!dy.defined()) return result;
@@ -116,6 +135,7 @@ struct FusedNorm : torch::autograd::Function<FusedNorm> {
     const Tensor& x = saved[0];
     const Parameters parameters{saved[1], saved[2], saved[3], saved[4]};
     Tensor dx, sums;
+    Modulation modulation{saved[8], saved[9], {}, {}};
     {
       at::AutoDispatchBelowADInplaceOrView plain;
       dx = at::empty_like(x, at::MemoryFormat::Contiguous);
@@ -123,16 +143,22 @@ struct FusedNorm : torch::autograd::Function<FusedNorm> {
       for (const Tensor& p : parameters) count += p.defined() ? p.numel() : 0;
       sums = at::empty({count}, x.options().dtype(wide(x)));
       const Settings settings{ctx->saved_data["heads"].toInt(),
-                              ctx->saved_data["keep"].toDouble(), 0.0};
+                              ctx->saved_data["keep"].toDouble(),
+                              ctx->saved_data["eps"].toDouble()};
+      if (modulation.scale.defined()) {
+        modulation.dscale = at::empty(modulation.scale.sizes(), sums.options());
+        modulation.dshift = at::empty(modulation.scale.sizes(), sums.options());
+      }
       const Matrix rows(x), grad(dy);
       call(ctx->saved_data["function"].toInt(), x, parameters, saved[6], saved[7], saved[5],
-           settings, rows.data(), rows.stride, grad.data(), grad.stride, dx.data_ptr(),
-           sums.data_ptr());
+           settings, modulation, rows.data(), rows.stride, grad.data(), grad.stride,
+           dx.data_ptr(), sums.data_ptr());
     }
     if (at::GradMode::is_enabled()) {
-      const auto last = LastDerivative::apply(dy, x, dx, sums,
-                                              ctx->saved_data["title"].toStringRef());
-      dx = last[0], sums = last[1];
+      const std::string& title = ctx->saved_data["title"].toStringRef();
+      const variable_list found{dx, sums, modulation.dscale, modulation.dshift};
+      const auto last = LastDerivative::apply(dy, x, title, at::TensorList(found));
+      dx = last[0], sums = last[1], modulation.dscale = last[2], modulation.dshift = last[3];
     }
     result[before - 1] = dx;
     int64_t first = 0;
@@ -141,18 +167,23 @@ struct FusedNorm : torch::autograd::Function<FusedNorm> {
       result[before + k] = sums.narrow(0, first, size).to(parameters[k].scalar_type());
       first += size;
     }
+    if (modulation.scale.defined()) {
+      result[before + kParameters + 4] = modulation.dscale.to(modulation.scale.scalar_type());
+      result[before + kParameters + 5] = modulation.dshift.to(modulation.shift.scalar_type());
+    }
     return result;
   }
 };
 
 Tensor fused_norm(c10::string_view title, int64_t forward, int64_t backward, int64_t kept,
                   const Tensor& x, const std::vector<Tensor>& parameters,
-                  const std::optional<Tensor>& mask, int64_t num_heads, double eps, double keep) {
+                  const std::optional<Tensor>& mask, int64_t num_heads, double eps, double keep,
+                  const std::optional<Tensor>& scale, const std::optional<Tensor>& shift) {
   const auto maybe = [&](size_t k) {
     return k < parameters.size() ? std::optional<Tensor>(parameters[k]) : std::nullopt;
   };
   return FusedNorm::apply(std::string(title), forward, backward, kept, x, maybe(0), maybe(1),
-                          maybe(2), maybe(3), mask, num_heads, eps, keep);
+                          maybe(2), maybe(3), mask, num_heads, eps, keep, scale, shift);
 }
 
 }  // namespace
@@ -160,6 +191,6 @@ Tensor fused_norm(c10::string_view title, int64_t forward, int64_t backward, int
 TORCH_LIBRARY_FRAGMENT(vision, library) {
   library.def(
       "fused_norm(str title, int forward, int backward, int kept, Tensor x, Tensor[] parameters, "
-      "Tensor? mask, int num_heads, float eps, float keep) -> Tensor",
+      "Tensor? mask, int num_heads, float eps, float keep, Tensor? scale, Tensor? shift) -> Tensor",
       &fused_norm);
 }

@@ -33,6 +33,11 @@ template <typename S> struct Call {
   double keep;             // the probability that it is not
   double eps;
   int64_t rows, dim, heads;
+  // y (1 + scale) + shift for the norm's y, in adaptive norms of diffusion transformers: [samples,
+  // dim] each, and how many adjacent rows are one sample's. Null where there is no such thing.
+  const S *scale, *shift;
+  S *dscale, *dshift;
+  int64_t tokens;
 
   // From one array [dim] of a thread's memory to the next: never a multiple of 4 KiB, at which a
   // processor takes a load for one of what was just stored in another array.
@@ -56,6 +61,34 @@ template <typename T> void populate(T* result, int64_t row, int64_t rows, int64_
 #endif
 }
 
+// y (1 + scale) + shift in place, for one row.
+template <typename S> void modulate(const Call<S>& call, int64_t row, S* y) {
+  const int64_t sample = row / call.tokens * call.dim;
+  const S *scale = call.scale + sample, *shift = call.shift + sample;
+  each<S>(call.dim, [=](auto v, int64_t i) {
+    v.store(y + i, v.load(y + i) * (v.load(scale + i) + 1) + v.load(shift + i));
+  });
+}
+
+// Adds a row's share to the gradients of scale and shift; g becomes that of the norm's y, of which
+// there is a copy here.
+template <typename S>
+void modulate_backward(const Call<S>& call, int64_t row, const S* y, const S* given, S* g) {
+  const int64_t sample = row / call.tokens * call.dim;
+  const S* scale = call.scale + sample;
+  S *dscale = call.dscale + sample, *dshift = call.dshift + sample;
+  if (row % call.tokens == 0) {
+    std::fill(dscale, dscale + call.dim, S{0});
+    std::fill(dshift, dshift + call.dim, S{0});
+  }
+  each<S>(call.dim, [=](auto v, int64_t i) {
+    const auto g_i = v.load(given + i);
+    v.store(dscale + i, v.load(dscale + i) + g_i * v.load(y + i));
+    v.store(dshift + i, v.load(dshift + i) + g_i);
+    v.store(g + i, g_i * (v.load(scale + i) + 1));
+  });
+}
+
 // A thread should have this many elements to be worth starting.
 constexpr int64_t kGrain = 1 << 14;
 inline int use_threads(int64_t rows, int64_t dim, int threads) {
@@ -76,6 +109,7 @@ void run_forward(const T* x, int64_t stride, T* y, const Call<S>& call, int thre
       const S* own_x = open(x + row * stride, in, dim);
       S* result = place(y + row * dim, out);
       norm.forward(row, own_x, result);
+      if (call.scale != nullptr) modulate(call, row, result);
       close(result, y + row * dim, dim);
     }
   }
@@ -83,23 +117,27 @@ void run_forward(const T* x, int64_t stride, T* y, const Call<S>& call, int thre
 
 // A chunk is a fixed range of rows with sums of its own, so the result depends neither on which
 // thread takes it nor on the number of threads. A static schedule gives a thread adjacent rows, so
-// threads seldom touch the same new page.
+// threads seldom touch the same new page. With a modulation a chunk has whole samples, whose sums it
+// makes alone.
 constexpr int64_t kChunks = 64, kChunkRows = 40;
 
 template <typename Norm, typename T, typename S>
 void run_backward(const T* x, int64_t x_stride, const T* dy, int64_t dy_stride, T* dx, S* gradients,
                   const Call<S>& call, int threads) {
   const int64_t rows = call.rows, dim = call.dim, all = Norm::vectors * call.step();
-  const int64_t chunks = std::min(kChunks, (rows + kChunkRows - 1) / kChunkRows);
-  const int64_t size = chunks > 0 ? (rows + chunks - 1) / chunks : 0;
+  const int64_t unit = call.scale == nullptr ? 1 : call.tokens, units = rows / unit;
+  const int64_t least = (kChunkRows + unit - 1) / unit;  // units
+  const int64_t chunks = std::min(kChunks, (units + least - 1) / least);
+  const int64_t size = chunks > 0 ? (units + chunks - 1) / chunks * unit : 0;
   static thread_local Scratch<S> partial;  // kept: new memory would cost page faults
   partial.reserve((chunks + 1) * all);
   S *const total = partial.data(), *const first = total + all;
 #pragma omp parallel num_threads(use_threads(rows, dim, threads))
   {
     Norm norm(call);
-    Scratch<S> wide(3 * call.step());
+    Scratch<S> wide(5 * call.step());
     S *const in = wide.data(), *const grad = in + call.step(), *const out = grad + call.step();
+    S *const plain = out + call.step(), *const plain_grad = plain + call.step();
 #pragma omp for schedule(static)
     for (int64_t chunk = 0; chunk < chunks; ++chunk) {
       S* own = first + chunk * all;
@@ -110,6 +148,11 @@ void run_backward(const T* x, int64_t x_stride, const T* dy, int64_t dy_stride, 
         const S* own_x = open(x + row * x_stride, in, dim);
         const S* own_grad = open(dy + row * dy_stride, grad, dim);
         S* result = place(dx + row * dim, out);
+        if (call.scale != nullptr) {
+          norm.forward(row, own_x, plain);  // again: cheaper than to keep it
+          modulate_backward(call, row, plain, own_grad, plain_grad);
+          own_grad = plain_grad;
+        }
         norm.backward(row, own_x, own_grad, result, own);
         close(result, dx + row * dim, dim);
       }
@@ -131,22 +174,22 @@ void run_backward(const T* x, int64_t x_stride, const T* dy, int64_t dy_stride, 
 
 #define EXPORTED __attribute__((visibility("default")))
 
-// T: dtype of x, S: that of the arithmetic. ops.py holds the same list of arguments.
+// T: dtype of x, S: that of the arithmetic. cpu.py and dispatch.cpp hold the same list of arguments.
+#define CALL_ARGUMENTS(S)                                                                          \
+  const S *p0, const S *p1, const S *p2, const S *p3, S *rstd, S *heads_kept, const uint8_t *mask, \
+      double keep, double eps, int64_t rows, int64_t dim, int64_t heads, const S *scale,           \
+      const S *shift, S *dscale, S *dshift, int64_t tokens, int threads
+#define CALL(S)                                                                                    \
+  Call<S>{{p0, p1, p2, p3}, rstd, heads_kept, mask, keep, eps, rows, dim, heads, scale, shift,     \
+          dscale, dshift, tokens}
 #define EXPORT_NORM_OF(NORM, DTYPE, T, S)                                                          \
-  extern "C" EXPORTED void forward_##DTYPE(                                                        \
-      const T* x, int64_t stride, T* y, const S* p0, const S* p1, const S* p2, const S* p3,        \
-      S* rstd, S* heads_kept, const uint8_t* mask, double keep, double eps, int64_t rows,          \
-      int64_t dim, int64_t heads, int threads) {                                                   \
-    const Call<S> call{{p0, p1, p2, p3}, rstd, heads_kept, mask, keep, eps, rows, dim, heads};     \
-    run_forward<NORM<S>>(x, stride, y, call, threads);                                             \
+  extern "C" EXPORTED void forward_##DTYPE(const T* x, int64_t stride, T* y, CALL_ARGUMENTS(S)) {  \
+    run_forward<NORM<S>>(x, stride, y, CALL(S), threads);                                          \
   }                                                                                                \
-  extern "C" EXPORTED void backward_##DTYPE(                                                       \
-      const T* x, int64_t stride, const T* dy, int64_t dy_stride, T* dx, S* gradients,             \
-      const S* p0, const S* p1, const S* p2, const S* p3, S* rstd, S* heads_kept,                  \
-      const uint8_t* mask, double keep, double eps, int64_t rows, int64_t dim, int64_t heads,      \
-      int threads) {                                                                               \
-    const Call<S> call{{p0, p1, p2, p3}, rstd, heads_kept, mask, keep, eps, rows, dim, heads};     \
-    run_backward<NORM<S>>(x, stride, dy, dy_stride, dx, gradients, call, threads);                 \
+  extern "C" EXPORTED void backward_##DTYPE(const T* x, int64_t stride, const T* dy,               \
+                                            int64_t dy_stride, T* dx, S* gradients,                \
+                                            CALL_ARGUMENTS(S)) {                                   \
+    run_backward<NORM<S>>(x, stride, dy, dy_stride, dx, gradients, CALL(S), threads);              \
   }
 
 #define EXPORT_NORM(NORM)                                                                          \
