@@ -82,7 +82,7 @@ struct LastDerivative : torch::autograd::Function<LastDerivative> {
                                const std::string& title, at::TensorList results) {
     ctx->saved_data["title"] = title;
     variable_list same;
-    for (const Tensor& result : results) same.push_back(result.defined() ? result.alias() : result);
+    for (const Tensor& result : results) same.push_back(result.alias());
     return same;
   }
   static variable_list backward(AutogradContext* ctx, const variable_list&) {
@@ -156,9 +156,11 @@ struct FusedNorm : torch::autograd::Function<FusedNorm> {
     }
     if (at::GradMode::is_enabled()) {
       const std::string& title = ctx->saved_data["title"].toStringRef();
-      const variable_list found{dx, sums, modulation.dscale, modulation.dshift};
-      const auto last = LastDerivative::apply(dy, x, title, at::TensorList(found));
-      dx = last[0], sums = last[1], modulation.dscale = last[2], modulation.dshift = last[3];
+      variable_list found{dx, sums};
+      if (modulation.scale.defined()) found.insert(found.end(), {modulation.dscale, modulation.dshift});
+      found = LastDerivative::apply(dy, x, title, at::TensorList(found));
+      dx = found[0], sums = found[1];
+      if (modulation.scale.defined()) modulation.dscale = found[2], modulation.dshift = found[3];
     }
     result[before - 1] = dx;
     int64_t first = 0;
