@@ -76,8 +76,8 @@ def nondeterministic(error: RuntimeError) -> str | None:
 def run_tool(main: Callable[[], None]) -> NoReturn:
     """Run a script's `main` and exit with its code.
 
-    0: done; 2 and one line: bad input; 3: training diverged; 1: the disk cannot be written; 130:
-    Ctrl-C. Any other exception is a fault of ours and shows its traceback.
+    0: done; 2 and one line: bad input; 3: training diverged, or images are not finite; 1: the disk
+    cannot be written; 130: Ctrl-C. Any other exception is a fault of ours and shows its traceback.
     """
     try:
         main()
