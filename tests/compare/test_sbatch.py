@@ -13,11 +13,14 @@ SRUN = '#!/bin/sh\necho "srun $*" >> "$SAID"\nexit $CODE\n'
 SCONTROL = '#!/bin/sh\necho "scontrol $*" >> "$SAID"\n'
 
 
-@pytest.mark.parametrize(("code", "queued"), [(0, []), (3, []), (75, ["scontrol requeue 40_1"])])
+@pytest.mark.parametrize(
+    ("code", "queued"), [(0, ["srun --ntasks=1"]), (3, []), (75, ["scontrol requeue 40_1"])]
+)
 def test_a_job_runs_its_cell_and_is_queued_again_if_it_saved_itself(
     tmp_path: Path, code: int, queued: list[str]
 ) -> None:
-    overrides = [f"output_dir={tmp_path}", "seeds=[0,1]"]
+    asked = "tasks.classify.evaluate=[corruptions]"
+    overrides = [f"output_dir={tmp_path}", "seeds=[0,1]", asked]
     config = load_compare(ROOT / "configs/compare/digits.yaml", overrides)
     folder = tmp_path / "digits"
     folder.mkdir()
@@ -37,6 +40,9 @@ def test_a_job_runs_its_cell_and_is_queued_again_if_it_saved_itself(
     assert result.returncode == code
     first, *rest = said.read_text().splitlines()
     assert first.startswith("srun --kill-on-bad-exit=1 ") and "name=layernorm_seed1" in first
-    assert rest == queued
+    assert [said[: len(start)] for said, start in zip(rest, queued, strict=True)] == queued
+    if code == 0:  # it is evaluated when it has ended well
+        assert "evaluate.py" in rest[0] and "--split test" in rest[0]
+        assert rest[0].endswith("classify/layernorm_seed1/evaluated --corruptions all")
     lines = script.read_text().splitlines()
     assert {"#SBATCH --requeue", "#SBATCH --signal=USR1@120", "#SBATCH --gres=gpu:1"} <= {*lines}

@@ -170,6 +170,39 @@ def test_runs_that_are_not_what_the_grid_would_give_are_refused_or_done_again(
     assert compared.first == compared.summary("layernorm").stat().st_mtime_ns
 
 
+@pytest.mark.slow
+def test_each_run_is_evaluated_once_and_compared_by_what_that_found(
+    compared: Compared, forked, tmp_path: Path
+) -> None:
+    home = shutil.copytree(compared.folder, tmp_path / "grid").parent
+    asked = "tasks.classify.evaluate=[calibration_error,corruptions/contrast]"
+    arguments = [compared.arguments[0], f"output_dir={home}", asked, "--jobs", 2]
+    output = forked("tools/compare.py", *arguments).stdout
+    told = sorted(re.findall(r"(?m)^evaluated +(\S+)", output))
+    assert told == ["classify/dyt_seed0", "classify/layernorm_seed0"]
+    rows = list(csv.DictReader((home / "grid/report.csv").open()))
+    found = {(row["metric"], row["norm"]): row for row in rows}
+    for norm in ("layernorm", "dyt"):
+        file = home / f"grid/classify/{norm}_seed0/evaluated/evaluate_test.json"
+        record = json.loads(file.read_text())
+        mean = sum(record["corruptions"]["contrast"]) / 5
+        row = found["evaluate/corruptions/contrast", norm]
+        assert float(row["mean"]) == pytest.approx(mean) and row["runs"] == "1 of 1"
+        row = found["evaluate/calibration_error", norm]
+        assert float(row["mean"]) == record["calibration_error"]
+        # of the weights that the run's own metric is of
+        assert record["top1"] == pytest.approx(float(found["test/top1", norm]["mean"]), abs=1e-4)
+    assert found["evaluate/calibration_error", "seednorm"]["runs"] == "0 of 1, 1 diverged"
+    again = forked("tools/compare.py", *arguments).stdout
+    assert not re.search(r"(?m)^evaluated", again) and "finished  classify/dyt_seed0" in again
+    for wrong, expected in (
+        ("tasks.classify.evaluate=[top1]", "tasks.classify.evaluate: 'top1': expected calib"),
+        ("tasks.classify.evaluate=[corruptions/frost]", "corruptions = 'frost'"),
+    ):
+        error = forked("tools/compare.py", *arguments[:2], wrong, code=2).stderr
+        assert expected in error
+
+
 def measured(label: str, options: dict, step_ratio: float, peak_ratio: float) -> dict:
     norm = label.partition("_")[0]
     numbers = (2, "float32", 0.5, 1 << 30, step_ratio, peak_ratio)

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from vision.compare.schema import CompareConfig, TaskGrid, needed
+from vision.compare.schema import CORRUPTIONS, CompareConfig, TaskGrid, needed
 from vision.compare.tuning import check_tuning
 from vision.errors import ConfigError, nearest
 
@@ -39,6 +39,12 @@ def check_compare(config: CompareConfig) -> None:
         _check_overrides(f"tasks.{name}.overrides", grid.overrides)
         if grid.margin is not None and not 0 < grid.margin < math.inf:
             raise ConfigError(f"tasks.{name}.margin = {grid.margin}: expected a number above 0")
+        for asked in grid.evaluate:
+            if asked != "calibration_error" and asked.split("/")[0] != CORRUPTIONS:
+                raise ConfigError(
+                    f"tasks.{name}.evaluate: {asked!r}: expected calibration_error, {CORRUPTIONS} "
+                    f"or {CORRUPTIONS}/TYPE"
+                )
         _check_needed(config, [name], grid)
         _check_tuned(config, name)
 

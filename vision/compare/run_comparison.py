@@ -91,7 +91,7 @@ def _run(config: CompareConfig, cells: dict[str, list[Cell]], jobs: int, held: i
         job = bar.add_task("runs", total=count)
 
         def report(outcome: Outcome, state: str) -> None:
-            bar.update(job, advance=1, description=state)
+            bar.update(job, advance=not outcome.state.endswith("evaluated"), description=state)
             text = f"{outcome.state:<9} {outcome.cell} {outcome.seconds:.0f} s {outcome.message}"
             print(f"{text.rstrip()}  [{state}]", flush=True)
 

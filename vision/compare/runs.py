@@ -7,12 +7,13 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 
 from vision.compare.changed import check_unchanged
 from vision.compare.costs import check_costs, keep_costs
+from vision.compare.evaluations import check_evaluations, evaluate_cells, evaluation
 from vision.compare.grid import Cell, compare_directory, make_cells, save_compare
 from vision.compare.processes import Ended, Job, run_jobs
 from vision.compare.progress import Progress
@@ -39,7 +40,10 @@ _STATES = {0: "finished", 3: "diverged"}  # exit codes of tools/train.py; any ot
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a cell ended: `finished`, `diverged` or `failed`, its last line, and seconds."""
+    """How a cell ended: `finished`, `diverged` or `failed`, its last line, and seconds.
+
+    Of its evaluation, which is reported only: `evaluated` or `not evaluated`.
+    """
 
     cell: str
     state: str
@@ -58,6 +62,7 @@ def check_cells(config: CompareConfig, cells: Mapping[str, Sequence[Cell]]) -> N
             if model not in built:  # seeds share a model
                 check_build(run)
                 _check_metrics(config, cell, run)
+                check_evaluations(config.tasks[cell.task].evaluate, run)
                 built.add(model)
         except (ValueError, FileNotFoundError) as error:
             raise ConfigError(f"{cell}: {error}") from None
@@ -81,9 +86,10 @@ def compare(
 ) -> list[Outcome]:
     """Run the unfinished cells, `jobs` at a time, task after task.
 
-    `report` gets each outcome, and the state of the whole as text. Finished and diverged cells are
-    left alone, interrupted ones resume from their last checkpoint, and a failed one does not stop
-    the others. Outcomes go to `status.json`. `lock`: see `run_jobs`.
+    `report` gets each outcome, and the state of the whole as text. Evaluations that a task asks for
+    are done when its runs have ended, and those that failed again in the next call. Finished and
+    diverged cells are left alone, interrupted ones resume from their last checkpoint, and a failed
+    one does not stop the others. Outcomes go to `status.json`. `lock`: see `run_jobs`.
     """
     folder = compare_directory(config)
     save_compare(config, folder / "compare.yaml")
@@ -108,14 +114,27 @@ def compare(
                 todo[str(cell)] = Job(command(cell), log_file(folder, cell))
             else:
                 record(known)
+        threads = str(max(1, (os.cpu_count() or 1) // jobs))
+        environment = {**os.environ, "OMP_NUM_THREADS": threads}
         run_jobs(
             todo,
             jobs,
-            {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))},
+            environment,
             progress.started,
             lambda name, ended: record(_outcome(name, ended)),
             lock,
         )
+        names = [] if column[0].trial else config.tasks[column[0].task].evaluate
+        if names:
+            evaluate_cells(
+                [cell for cell in column if outcomes[str(cell)].state == "finished"],
+                names,
+                folder,
+                jobs,
+                environment,
+                lambda name, ended: report(_evaluated(name, ended), str(progress)),
+                lock,
+            )
     return list(outcomes.values())
 
 
@@ -165,6 +184,12 @@ def _outcome(cell: str, ended: Ended) -> Outcome:
     return Outcome(cell, state, message, ended.seconds)
 
 
+def _evaluated(cell: str, ended: Ended) -> Outcome:
+    outcome = _outcome(cell, ended)
+    state = "evaluated" if outcome.state == "finished" else "not evaluated"
+    return replace(outcome, state=state)
+
+
 def log_file(folder: Path, cell: Cell) -> Path:
     """What the cell prints is appended to this file."""
     return folder / "logs" / f"{cell.task}_{cell.folder.name}.txt"
@@ -196,8 +221,11 @@ def write_sbatch(config: CompareConfig, options: Sequence[str]) -> Path:
         lines = [
             f"#SBATCH {option}" for option in (f"--array=0-{len(cells) - 1}", *_SBATCH, *options)
         ]
+        names = config.tasks[task].evaluate
         cases = [
-            f"{i}) srun --kill-on-bad-exit=1 {shlex.join(command(cell))} ;;"
+            f"{i}) srun --kill-on-bad-exit=1 {shlex.join(command(cell))}"
+            + (f" && srun --ntasks=1 {shlex.join(evaluation(cell, names))}" if names else "")
+            + " ;;"
             for i, cell in enumerate(cells)
         ]
         script = folder / f"{task}.sbatch"

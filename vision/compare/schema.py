@@ -7,6 +7,18 @@ from typing import Any
 
 from vision.compare.tuning import Tuning
 
+EVALUATE = "evaluate/"  # before the names of metrics that tools/evaluate.py adds
+CORRUPTIONS = "corruptions"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What variants are compared by."""
+
+    name: str
+    higher_is_better: bool
+    margin: float | None
+
 
 @dataclass
 class Variant:
@@ -31,7 +43,15 @@ class TaskGrid:
     higher_is_better: bool = True
     margin: float | None = None  # differences within it count as none, in units of the metric
     columns: list[str] = field(default_factory=list)  # further metrics of summary.json to show
+    # compared too, by tools/evaluate.py on each run: calibration_error, corruptions (top-1, mean
+    # over all types and severities), corruptions/TYPE
+    evaluate: list[str] = field(default_factory=list)
     tune: Tuning | None = None  # instead of the comparison's
+
+    def compared(self) -> list[Metric]:
+        """The task's metric, and those of the evaluations, to which its margin does not apply."""
+        more = [Metric(f"{EVALUATE}{name}", "error" not in name, None) for name in self.evaluate]
+        return [Metric(self.metric, self.higher_is_better, self.margin), *more]
 
 
 @dataclass

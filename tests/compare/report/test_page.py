@@ -12,7 +12,7 @@ import pytest
 from vision.compare.grid import compare_directory, load_compare, make_cells, save_compare
 from vision.compare.report.collect import Comparison, read_comparison
 from vision.compare.report.page import write_report
-from vision.compare.report.results import task_result
+from vision.compare.report.results import task_results
 from vision.compare.report.searches import search_table
 
 GRID = """
@@ -20,7 +20,7 @@ seeds: [0, 1, 2, 3, 4]
 norms: {layernorm: {}, rmsnorm: {}, dyt: {}, derf: {}, groupnorm: {}}
 variants: {seednorm_16: {norm: seednorm, options: {num_heads: 16}}}
 tasks:
-  classify: {margin: 2.5, columns: [val/loss]}
+  classify: {margin: 2.5, columns: [val/loss], evaluate: [calibration_error]}
   dit: {metric: val/fd, higher_is_better: false}
 tune: {space: {optim.lr: [1.0e-3, 2.0e-3, 4.0e-3]}, seeds: [9]}
 """
@@ -67,6 +67,11 @@ def make_comparison(home: Path, split_by_seed: bool = False) -> Comparison:
                 metrics = {metric: truth + 0.2 * noise, "val/loss": 1 + noise}
             if state == "finished":
                 write_run(cell.folder, metrics)
+            if cell.task == "classify" and cell.trial is None and state == "finished":
+                evaluated = {"calibration_error": 100 - truth + 0.2 * noise}
+                (cell.folder / "evaluated").mkdir()
+                file = cell.folder / "evaluated/evaluate_test.json"
+                file.write_text(json.dumps(evaluated))
             if state == "finished" and "test/top1" in metrics:
                 split = cell.seed if split_by_seed else 0
                 summary = cell.folder / "summary.json"
@@ -110,7 +115,16 @@ class Tags(HTMLParser):
 def test_verdicts_are_the_truth_and_a_divergence_is_never_no_difference(
     comparison: Comparison, page: str
 ) -> None:
-    rows = list(csv.DictReader((comparison.folder / "report.csv").open()))
+    every = list(csv.DictReader((comparison.folder / "report.csv").open()))
+    rows = [row for row in every if not row["metric"].startswith("evaluate/")]
+    calibrated = [row for row in every if row not in rows]
+    assert [row["norm"] for row in calibrated] == list(TRUTH)
+    assert [row["verdict"] for row in calibrated] == [
+        "", "undecided", "worse", "diverges (1 of 5)", "worse", "better",
+    ]  # fmt: skip
+    assert calibrated[3]["runs"] == "4 of 5, 1 diverged"
+    assert "classify (evaluate/calibration_error, 5 seeds): seednorm_16 is better" in page
+    assert "Lower evaluate/calibration_error is better." in page
     verdicts = {(row["task"], row["norm"]): row["verdict"] for row in rows}
     assert [verdicts["classify", norm] for norm in TRUTH] == [
         "", "equivalent", "worse", "diverges (1 of 5)", "equivalent", "better",
@@ -171,7 +185,7 @@ def test_trials_show_the_best_and_whether_it_lies_at_an_end(
 def test_the_error_of_the_test_set_is_in_the_intervals_or_the_page_says_not(
     comparison: Comparison, page: str, tmp_path: Path
 ) -> None:
-    result = task_result(comparison, "classify")
+    result = task_results(comparison, "classify")[0]
     assert result.unit == 0.05 and "One image of the split is 0.05 points" in page
     assert "All seeds share 2000 test images" in result.test_set
     effect = result.effects["seednorm_16"]
@@ -179,8 +193,8 @@ def test_the_error_of_the_test_set_is_in_the_intervals_or_the_page_says_not(
     # it differs on about 4 % of the images, the same for every seed
     reach = (effect.high - effect.low) / 2
     assert reach > 1.96 * 100 * (0.04 * 0.96 / IMAGES) ** 0.5
-    assert "not part of the intervals" in task_result(comparison, "dit").test_set
+    assert "not part of the intervals" in task_results(comparison, "dit")[0].test_set
     own = make_comparison(tmp_path, split_by_seed=True)
-    assert "Seeds have test sets of their own" in task_result(own, "classify").test_set
+    assert "Seeds have test sets of their own" in task_results(own, "classify")[0].test_set
     next(iter((tmp_path / "known/classify").glob("*/test_predictions.npz"))).unlink()
-    assert "1 runs have no test_predictions" in task_result(own, "classify").test_set
+    assert "1 runs have no test_predictions" in task_results(own, "classify")[0].test_set

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vision.compare.costs import Costs, kept_costs
+from vision.compare.evaluations import evaluated_metrics
 from vision.compare.grid import Cell, load_compare, make_cells
 from vision.compare.runs import read_status
 from vision.compare.schema import CompareConfig
@@ -28,10 +29,11 @@ class Run:
     summary: dict[str, Any]  # empty where it has not finished
     metrics: dict[int, dict[str, float]]  # rows of metrics.csv by step
     environment: dict[str, Any]  # of its last start; empty where it has none
+    evaluated: dict[str, float]  # metrics of its evaluation
 
     def metric(self, name: str) -> float | None:
-        """A final metric, None where the run has none."""
-        return self.summary.get("metrics", {}).get(name)
+        """A final metric or one of the evaluation, None where the run has none."""
+        return self.summary.get("metrics", {}).get(name, self.evaluated.get(name))
 
 
 @dataclass(frozen=True)
@@ -107,4 +109,5 @@ def _read_run(cell: Cell, root: Path, state: str | None, known: Any) -> Run:
         summary,
         read_metrics(metrics) if metrics.is_file() else {},
         starts[-1] if starts else {},
+        evaluated_metrics(folder),
     )

@@ -12,8 +12,8 @@ from vision.compare.statistics import POWER
 
 
 def finding(comparison: Comparison, task: str, rows: Sequence[Row], result: TaskResult) -> str:
-    """The answer for one task in a sentence; `rows` are those of the task."""
-    config, grid = comparison.config, comparison.config.tasks[task]
+    """The answer for one task and metric in a sentence; `rows` are those of both."""
+    config, metric = comparison.config, result.metric
     baseline, seeds = config.baseline, len(config.seeds)
     plural = "seed" if seeds == 1 else "seeds"
     parts = []
@@ -30,7 +30,7 @@ def finding(comparison: Comparison, task: str, rows: Sequence[Row], result: Task
     names = [row.variant for row in rows if row.verdict == "equivalent"]
     if names:
         parts.append(
-            f"{_list(names)} {_is(names)} equivalent to {baseline} within ±{grid.margin:g}"
+            f"{_list(names)} {_is(names)} equivalent to {baseline} within ±{metric.margin:g}"
         )
     undecided = [row for row in rows if row.verdict == "undecided"]
     if undecided and baseline not in result.diverged:
@@ -41,14 +41,25 @@ def finding(comparison: Comparison, task: str, rows: Sequence[Row], result: Task
     names = [row.variant for row in rows if row.verdict == "no results"]
     if names:
         parts.append(f"no results of {_list(names)}")
-    return f"{task} ({grid.metric}, {seeds} {plural}): {'; '.join(parts) or 'nothing to compare'}."
+    return f"{task} ({metric.name}, {seeds} {plural}): {'; '.join(parts) or 'nothing to compare'}."
 
 
-def notes(comparison: Comparison, task: str, rows: Sequence[Row], result: TaskResult) -> list[str]:
+def notes(
+    comparison: Comparison, task: str, rows: Sequence[Row], results: Sequence[TaskResult]
+) -> list[str]:
     """What to know before reading the table of a task."""
     grid = comparison.config.tasks[task]
-    direction = "Higher" if grid.higher_is_better else "Lower"
-    found = [f"{direction} {grid.metric} is better."]
+    result, *more = results
+    found = [
+        f"{'Higher' if r.metric.higher_is_better else 'Lower'} {r.metric.name} is better."
+        for r in results
+    ]
+    if more:
+        found.append(
+            "Metrics named evaluate/ are of the last weights; accuracy under corruptions is the "
+            "mean over severities 1 to 5. The margin, and what is said of the test set, are of "
+            f"{grid.metric} alone; for the others the error of a finite test set is left out."
+        )
     if result.unit is not None:
         found.append(f"One image of the split is {result.unit:.2g} points.")
     found.append(result.test_set)

@@ -15,7 +15,7 @@ from vision.compare.report.again import how_to_run_again
 from vision.compare.report.collect import Comparison
 from vision.compare.report.findings import finding, notes
 from vision.compare.report.published import PUBLISHED
-from vision.compare.report.results import TaskResult, task_result
+from vision.compare.report.results import TaskResult, task_results
 from vision.compare.report.searches import SearchTable, search_table
 from vision.compare.report.tables import (
     Row,
@@ -55,7 +55,7 @@ class Section:
 
 def write_report(comparison: Comparison, target: Path) -> list[Path]:
     """Write `report.html`, `.md`, `.tex` and `.csv` into `target`; returns their paths."""
-    results = {task: task_result(comparison, task) for task in comparison.config.tasks}
+    results = {task: task_results(comparison, task) for task in comparison.config.tasks}
     rows = make_rows(comparison, results)
     target.mkdir(parents=True, exist_ok=True)
     texts = {
@@ -73,7 +73,7 @@ def write_report(comparison: Comparison, target: Path) -> list[Path]:
     return paths
 
 
-def render(comparison: Comparison, rows: list[Row], results: dict[str, TaskResult]) -> str:
+def render(comparison: Comparison, rows: list[Row], results: dict[str, list[TaskResult]]) -> str:
     """The page as text."""
     environment = Environment(
         loader=PackageLoader("vision.compare.report", "."),
@@ -83,8 +83,8 @@ def render(comparison: Comparison, rows: list[Row], results: dict[str, TaskResul
     return environment.get_template("page.html").render(
         comparison=comparison,
         sections=[
-            _section(comparison, task, [row for row in rows if row.task == task], result)
-            for task, result in results.items()
+            _section(comparison, task, [row for row in rows if row.task == task], found)
+            for task, found in results.items()
         ],
         troubles=[run for run in comparison.runs if run.state != "finished"],
         published=PUBLISHED,
@@ -93,8 +93,11 @@ def render(comparison: Comparison, rows: list[Row], results: dict[str, TaskResul
     )
 
 
-def _section(comparison: Comparison, task: str, rows: list[Row], result: TaskResult) -> Section:
+def _section(
+    comparison: Comparison, task: str, rows: list[Row], results: list[TaskResult]
+) -> Section:
     metric = comparison.config.tasks[task].metric
+    by = [[row for row in rows if row.metric == r.metric.name] for r in results]
     charts = [(f"{metric}: each mark a seed", pictures.seed_dots(comparison, task))]
     if comparison.config.tuning(task) is not None:
         title = "best trial at each value, on the validation split"
@@ -104,9 +107,9 @@ def _section(comparison: Comparison, task: str, rows: list[Row], result: TaskRes
         charts.append((f"{name}: mean and range over seeds", curve))
     return Section(
         task,
-        finding(comparison, task, rows, result),
-        _forest(comparison, task, rows),
-        notes(comparison, task, rows, result),
+        " ".join(finding(comparison, task, *pair) for pair in zip(by, results, strict=True)),
+        _forest(comparison, task, by[0]),
+        notes(comparison, task, rows, results),
         titles(rows)[1:],
         [(row, row_texts(row, rows)[1:]) for row in rows],
         search_table(comparison, task),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vision.compare.report.collect import Comparison, Run
+from vision.compare.schema import Metric
 from vision.compare.statistics import Effect, compare_to_baseline, shared_test_variance
 from vision.training.callbacks.test_predictions import read_predictions
 
@@ -15,38 +16,46 @@ _IMAGES = "test/top1"  # the metric that runs keep image by image
 
 @dataclass(frozen=True)
 class TaskResult:
-    """Every variant against the baseline, and what the intervals are made of."""
+    """Every variant against the baseline by one metric, and what the intervals are made of."""
 
+    metric: Metric
     effects: dict[str, Effect]  # by label, without the baseline's
     diverged: dict[str, tuple[int, int]]  # label -> (seeds that diverged, seeds in all)
     unit: float | None  # what one image of the split changes in the metric; None: not known
     test_set: str  # how the error of a finite test set enters
 
 
-def task_result(comparison: Comparison, task: str) -> TaskResult:
-    """The statistics of `task`, of all runs that have finished."""
-    config, grid = comparison.config, comparison.config.tasks[task]
+def task_results(comparison: Comparison, task: str) -> list[TaskResult]:
+    """The statistics of `task`, of all runs that have finished, by each metric compared."""
+    metrics = comparison.config.tasks[task].compared()
+    return [_result(comparison, task, metric) for metric in metrics]
+
+
+def _result(comparison: Comparison, task: str, metric: Metric) -> TaskResult:
+    config = comparison.config
     rows = config.rows()
     lost = {
         label: sum(run.state == "diverged" for run in comparison.of(task, label)) for label in rows
     }
     diverged = {label: (count, len(config.seeds)) for label, count in lost.items() if count}
-    variances, unit, test_set = _test_set(comparison, task)
+    variances, unit, test_set = _test_set(comparison, task, metric.name)
     effects = compare_to_baseline(
-        {label: comparison.values(task, label) for label in rows},
+        {label: comparison.values(task, label, metric.name) for label in rows},
         config.baseline,
         diverged=diverged,
-        higher_is_better=grid.higher_is_better,
-        margin=grid.margin,
+        higher_is_better=metric.higher_is_better,
+        margin=metric.margin,
         test_variance=variances,
     )
-    return TaskResult(effects, diverged, unit, test_set)
+    return TaskResult(metric, effects, diverged, unit, test_set)
 
 
-def _test_set(comparison: Comparison, task: str) -> tuple[dict[str, float], float | None, str]:
+def _test_set(
+    comparison: Comparison, task: str, metric: str
+) -> tuple[dict[str, float], float | None, str]:
     """Variance by label that all seeds share, the unit, and a sentence about both."""
     without = "The error of a finite test set is not part of the intervals: "
-    if comparison.config.tasks[task].metric != _IMAGES:
+    if metric != _IMAGES:
         return {}, None, f"{without}runs keep results image by image for {_IMAGES} alone."
     runs = [r for label in comparison.config.rows() for r in comparison.of(task, label)]
     finished = [run for run in runs if run.state == "finished"]

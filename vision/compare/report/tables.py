@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vision.compare.report.collect import Comparison
-from vision.compare.report.results import TaskResult, task_result
+from vision.compare.report.collect import Comparison, Run
+from vision.compare.report.results import TaskResult, task_results
+from vision.compare.schema import EVALUATE
 from vision.compare.statistics import Effect, mean_and_std
 
 _COSTS = ("time", "memory")
@@ -49,13 +50,16 @@ def titles(rows: Sequence[Row]) -> list[str]:
     ]  # fmt: skip
 
 
-def make_rows(comparison: Comparison, results: Mapping[str, TaskResult] | None = None) -> list[Row]:
-    """Every variant of every task, in the order of the configuration."""
+def make_rows(
+    comparison: Comparison, results: Mapping[str, Sequence[TaskResult]] | None = None
+) -> list[Row]:
+    """Every variant of every task by each metric, in the order of the configuration."""
     tasks = comparison.config.tasks
-    found = results or {task: task_result(comparison, task) for task in tasks}
+    found = results or {task: task_results(comparison, task) for task in tasks}
     return [
-        _row(comparison, task, label, found[task])
+        _row(comparison, task, label, result)
         for task in tasks
+        for result in found[task]
         for label in comparison.config.rows()
     ]
 
@@ -126,22 +130,22 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 
 def _row(comparison: Comparison, task: str, label: str, result: TaskResult) -> Row:
-    grid = comparison.config.tasks[task]
+    grid, metric = comparison.config.tasks[task], result.metric.name
     runs = comparison.of(task, label)
-    values = list(comparison.values(task, label).values())
+    values = list(comparison.values(task, label, metric).values())
     mean, std = mean_and_std(values) if values else (None, None)
     effect = result.effects.get(label)
     verdict = effect.verdict if effect else ""
     if effect is None and label in result.diverged:
         verdict = "diverges ({} of {})".format(*result.diverged[label])
     columns = {}
-    for name in grid.columns:
+    for name in grid.columns if metric == grid.metric else ():
         found = list(comparison.values(task, label, name).values())
         columns[name] = mean_and_std(found) if found else None
     parameters = next((r.summary["parameters"] for r in runs if r.summary), None)
     return Row(
-        task, grid.metric, label, _states([r.state for r in runs]), mean, std, tuple(values),
-        effect, verdict, columns, parameters, *_costs(comparison, task, label),
+        task, metric, label, _states([_state(run, metric) for run in runs]), mean, std,
+        tuple(values), effect, verdict, columns, parameters, *_costs(comparison, task, label),
     )  # fmt: skip
 
 
@@ -167,6 +171,11 @@ def _states(states: list[str]) -> str:
     counts = Counter(states)
     others = [f"{n} {state}" for state, n in counts.items() if state != "finished"]
     return ", ".join([f"{counts['finished']} of {len(states)}", *others])
+
+
+def _state(run: Run, metric: str) -> str:
+    lacks = metric.startswith(EVALUATE) and run.metric(metric) is None
+    return "not evaluated" if run.state == "finished" and lacks else run.state
 
 
 def _mean(pair: tuple[float, float | None] | None) -> str:
