@@ -74,7 +74,7 @@ def test_models_measures_time_and_memory_in_every_task(tmp_path, capsys):
     first, second = record["results"][:2]
     assert (first["step_ratio"], first["peak_ratio"]) == (1, 1)
     assert second["options"] == {"num_heads": 16, "coefficient_dropout": 0.1}
-    assert second["peak_bytes"] > 100 << 20 and second["step"] > 0
+    assert second["peak_bytes"] > 1 << 20 and second["step"] > 0
     assert record["time"].startswith("20") and record["environment"]["git_commit"]
 
 

@@ -46,6 +46,11 @@ def report(
     console = Console()
     # a file or a pipe has no width: lines must not be cut
     Console(width=None if console.is_terminal else max(console.width, 200)).print(table)
+    write_record(results, file)
+
+
+def write_record(results: Sequence[Any], file: Path | None) -> None:
+    """Write `results` (dataclasses), time and machine to `file`, if there is one."""
     if file is not None:
         record = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -19,7 +19,8 @@ _CALLS = 2  # the first of a training step makes the optimizer's state
 def peak_in_new_process(make: Callable[..., Work], *arguments: Any, device: torch.device) -> int:
     """Bytes at the peak of two calls of what `make(*arguments)` returns.
 
-    Resident memory of the process on the CPU, the allocator's on a GPU. `make` is a function of a
+    On the CPU the resident memory of the process, less what it had before (libraries); on a GPU
+    the allocator's. `make` is a function of a
     module, with arguments that can be pickled.
     """
     context = multiprocessing.get_context("forkserver")
@@ -29,10 +30,16 @@ def peak_in_new_process(make: Callable[..., Work], *arguments: Any, device: torc
 
 
 def _peak(make: Callable[..., Work], arguments: tuple[Any, ...], device: torch.device) -> int:
+    before = _resident()
     work = make(*arguments)
     for _ in range(_CALLS):
         work()
     if device.type != "cpu":
         return torch.cuda.max_memory_allocated()
+    return _resident() - before
+
+
+def _resident() -> int:
+    """The most that this process has had so far."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -2,7 +2,8 @@
 
 A step is that of training: loss, gradients, AdamW, in our tasks. Norms take turns with LayerNorm in
 every round, three at a time; ratios are medians over the rounds. Peak memory is that of a process
-of its own. Leave the machine alone meanwhile; a comparison takes its cost columns from --json:
+of its own, without what its libraries take. Leave the machine alone meanwhile; a comparison takes
+its cost columns from --json:
 
     OMP_NUM_THREADS=2 python tools/benchmark.py models --norms all --json runs/costs.json
 """
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 
 from vision.benchmark import command_line
-from vision.benchmark.command_line import milliseconds, report
+from vision.benchmark.command_line import milliseconds, report, write_record
 from vision.benchmark.memory import peak_in_new_process
 from vision.benchmark.steps import HEADS, StepSettings, training_step
 from vision.benchmark.timing import compare_times
@@ -50,7 +51,7 @@ class ModelResult:
     batch: int
     dtype: str
     step: float  # seconds, median
-    peak_bytes: int  # of a process of its own on the CPU, of the allocator on a GPU
+    peak_bytes: int  # see vision/benchmark/memory.py
     step_ratio: float
     peak_ratio: float
 
@@ -73,6 +74,7 @@ def run(arguments: Namespace) -> None:
     results: list[ModelResult] = []
     for each in settings:
         results += benchmark_model(each, norms, arguments.rounds, device, dtype)
+        write_record(results, arguments.json)  # what is measured is kept if it ends early
     columns = {
         "model": lambda r: r.model,
         "norm": lambda r: r.label,

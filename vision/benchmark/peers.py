@@ -2,7 +2,8 @@
 
 The plain DiT and MAE are written as their papers describe them (vision/benchmark/plain.py), the
 plain ViT is timm's. Both get the same images, noise and masks and the same AdamW, and take turns in
-every round; ratios are medians over the rounds. Peak memory is that of a process of its own.
+every round; ratios are medians over the rounds. Peak memory is that of a process of its own,
+without what its libraries take.
 
     OMP_NUM_THREADS=2 python tools/benchmark.py peers --json runs/peers.json
 """
