@@ -37,6 +37,7 @@ _CALLS = 8  # on small shapes, that are timed at a time
 HEADS = 16  # of SeeDNorm, as for vision in its paper
 # name in the table -> norm and options of its kernel
 KERNELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "layernorm": ("layernorm", {}),
     "rmsnorm": ("rmsnorm", {}),
     "seednorm": ("seednorm", {"num_heads": HEADS}),
     "seednorm, 1 head": ("seednorm", {}),

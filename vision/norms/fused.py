@@ -49,7 +49,7 @@ class FusedNorm(Norm):
 
     def modulated(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         watched = self._forward_hooks or self._forward_pre_hooks  # they see the norm's own result
-        backend = "eager" if watched or self.channels_first else self.choose(x)
+        backend = "eager" if watched or self.channels_first else self.choose_modulated(x)
         if backend == "eager" or x.ndim != 3 or scale.shape != (len(x), 1, self.dim):
             return super().modulated(x, scale, shift)
         return self.fused(x, backend, (scale, shift))
@@ -59,6 +59,10 @@ class FusedNorm(Norm):
         if self.kernel is None:
             return "eager"
         return choose_backend(self.backend, x, self.dim, self.kernel)
+
+    def choose_modulated(self, x: Tensor) -> str:
+        """The same for a norm of `x` with scale and shift, `modulated`."""
+        return self.choose(x)
 
     def fused(
         self, x: Tensor, backend: str, modulation: tuple[Tensor, Tensor] | None = None
