@@ -92,6 +92,8 @@ def test_every_tool_takes_its_arguments(
     both = calls + examples
     for call, (code, output) in zip(both, answers("parse", both), strict=True):
         assert code == 0, f"{call}: {output}"
+        missing = [w for w in call if w.startswith("configs/") and not (ROOT / w).is_file()]
+        assert not missing, call
 
 
 @pytest.mark.slow
