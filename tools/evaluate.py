@@ -1,51 +1,15 @@
 #!/usr/bin/env python3
 """Evaluate a classifier (accuracy, loss, calibration, confusion matrix, speed), or export it.
 
-  python tools/evaluate.py runs/vit_b_seednorm
-  python tools/evaluate.py runs/vit_b_seednorm configs/data/imagefolder.yaml data.root=my_digits
-  python tools/evaluate.py runs/vit_b_seednorm --export exported/
-  python tools/evaluate.py vit_base_patch16_224 --weights vit_b.safetensors \\
-      configs/data/imagenet.yaml data.root=/datasets/imagenet
-
-An overlay says where the images are; size, mean and std stay those of training. Metrics are
-printed, and written with confusion.png.
+The same as `vision-evaluate` of the installed package.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from vision.config.load import split_arguments
-from vision.errors import run_tool
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("model", metavar="RUN|CHECKPOINT|TIMM_MODEL")
-    parser.add_argument("data", nargs="*", metavar="OVERLAY.yaml|key=value")
-    parser.add_argument("--weights", metavar="FILE", help="weights of a timm model")
-    parser.add_argument("--checkpoint", choices=["last", "best"], default="last", help="of a run")
-    parser.add_argument("--ema", action="store_true", help="evaluate the averaged weights")
-    parser.add_argument("--split", choices=["validation", "test"], default="test", help="of data")
-    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="default: 64")
-    parser.add_argument("--output", metavar="DIR", help="default: next to the checkpoint")
-    parser.add_argument("--export", metavar="DIR", help="only write it for timm and Hugging Face")
-    parser.add_argument("--corruptions", metavar="NAME,...", help="also top-1 under these, or: all")
-    arguments = parser.parse_intermixed_args()
-    files, overrides = split_arguments(arguments.data)
-
-    from vision.evaluation.evaluate import report_evaluation  # imports torch and timm: seconds
-
-    report_evaluation(
-        files=files,
-        overrides=overrides,
-        **{k: v for k, v in vars(arguments).items() if k != "data"},
-    )
-
+from vision.commands.evaluate import run
 
 if __name__ == "__main__":
-    run_tool(main)
+    run()

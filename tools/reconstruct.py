@@ -1,50 +1,15 @@
 #!/usr/bin/env python3
 """Draw what a masked autoencoder reconstructs of your images: original, masked, reconstruction.
 
-  python tools/reconstruct.py runs/mae_ti_seednorm photo.png other.jpg --output picture.png
-  python tools/reconstruct.py mae_visualize_vit_large.pth photo.jpg --num-heads 16
-
-CHECKPOINT is an MAE run, its .ckpt file, or a published file with a decoder (give --num-heads then,
-and --norm-pix-loss if it was trained on normalized pixels).
+The same as `vision-reconstruct` of the installed package.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from vision.errors import run_tool
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("checkpoint", metavar="CHECKPOINT")
-    parser.add_argument("images", nargs="+", metavar="IMAGE")
-    parser.add_argument("--output", type=Path, default=Path("reconstruction.png"), metavar="FILE")
-    parser.add_argument(
-        "--mask-ratio",
-        type=float,
-        metavar="R",
-        help="fraction (default: as trained)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the random masks")
-    parser.add_argument("--num-heads", type=int, metavar="N", help="of a published file's encoder")
-    parser.add_argument(
-        "--decoder-num-heads", type=int, default=16, metavar="N", help="default: 16"
-    )
-    parser.add_argument("--norm-pix-loss", action="store_true", help="of a published file")
-    arguments = parser.parse_args()
-    if arguments.mask_ratio is not None and not 0 < arguments.mask_ratio < 1:
-        parser.error(f"--mask-ratio {arguments.mask_ratio}: expected a number between 0 and 1")
-
-    # imports torch and timm: seconds
-    from vision.evaluation.reconstructions import write_reconstructions
-
-    write_reconstructions(**vars(arguments))
-
+from vision.commands.reconstruct import run
 
 if __name__ == "__main__":
-    run_tool(main)
+    run()

@@ -1,38 +1,15 @@
 #!/usr/bin/env python3
 """Turn the directory of a comparison into a page: report.html, and its table as .md, .tex, .csv.
 
-  python tools/report.py runs/digits
-
-The page needs no network and no other file. It can be written while the comparison still runs.
+The same as `vision-report` of the installed package.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from vision.errors import ConfigError, run_tool
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("directory", type=Path, help="what tools/compare.py wrote")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: the same directory")
-    arguments = parser.parse_args()
-
-    from vision.compare.report.collect import read_comparison
-    from vision.compare.report.page import write_report
-
-    try:
-        comparison = read_comparison(arguments.directory)
-    except FileNotFoundError as error:
-        raise ConfigError(str(error)) from None
-    for path in write_report(comparison, arguments.output or arguments.directory):
-        print(path)
-
+from vision.commands.report import run
 
 if __name__ == "__main__":
-    run_tool(main)
+    run()

@@ -63,7 +63,7 @@ def calls(pages: dict[str, str], blocks, home: Path) -> list[list[str]]:
 def examples() -> list[list[str]]:
     """The calls that the tools' --help shows."""
     found = []
-    for file in (ROOT / "tools").glob("*.py"):
+    for file in (ROOT / "vision/commands").glob("*.py"):
         text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
         pattern = r"(?m)^ +((?:OMP_NUM_THREADS|python|torchrun)\b(?:[^\\\n]|\\\n)*)"
         found += [

@@ -1,0 +1,1 @@
+"""What each tool does, from its command line on: one file a command."""

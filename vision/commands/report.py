@@ -1,0 +1,37 @@
+"""Turn the directory of a comparison into a page: report.html, and its table as .md, .tex, .csv.
+
+  python tools/report.py runs/digits
+
+The page needs no network and no other file. It can be written while the comparison still runs.
+"""
+
+import argparse
+from pathlib import Path
+from typing import NoReturn
+
+from vision.errors import ConfigError, run_tool
+
+
+def main() -> None:
+    """Parse the command line and do what it says."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("directory", type=Path, help="what tools/compare.py wrote")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: the same directory")
+    arguments = parser.parse_args()
+
+    from vision.compare.report.collect import read_comparison
+    from vision.compare.report.page import write_report
+
+    try:
+        comparison = read_comparison(arguments.directory)
+    except FileNotFoundError as error:
+        raise ConfigError(str(error)) from None
+    for path in write_report(comparison, arguments.output or arguments.directory):
+        print(path)
+
+
+def run() -> NoReturn:
+    """`vision-report`, or `python tools/report.py`."""
+    run_tool(main)

@@ -1,0 +1,61 @@
+"""Train a model from config files and overrides.
+
+  python tools/train.py configs/vit_b_seednorm.yaml
+  python tools/train.py configs/vit_ti.yaml norm.name=dyt seed=1 name=dyt_seed1
+  python tools/train.py configs/vit_b_seednorm.yaml configs/recipes/imagenet_vit_b.yaml \\
+      data.root=/datasets/imagenet
+
+Later files and overrides win. The run goes to OUTPUT_DIR/NAME, by default runs/<first config>:
+resolved config, metrics.csv, TensorBoard log, last.ckpt, best.ckpt, curves.png, summary.json. An
+existing run is never overwritten: --resume continues it exactly where it was, even after a kill.
+--plan trains nothing: memory, step time and GPU hours on H100s, computed without data or GPU.
+"""
+
+import argparse
+from typing import NoReturn
+
+from vision.config.load import to_yaml
+from vision.errors import run_tool
+from vision.training.check import load_checked
+from vision.training.run_directory import check_run
+
+
+def main() -> None:
+    """Parse the command line and do what it says."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="YAML file, as in configs/")
+    parser.add_argument("more", nargs="*", metavar="OVERLAY.yaml|key=value")
+    parser.add_argument("--resume", action="store_true", help="continue the run if it exists")
+    parser.add_argument(
+        "--print-config", action="store_true", help="show the resolved configuration and stop"
+    )
+    parser.add_argument("--plan", action="store_true", help="estimate memory and time, and stop")
+    parser.add_argument("--images", type=int, metavar="N", help="training images, for --plan")
+    arguments = parser.parse_intermixed_args()
+    loaded = load_checked([arguments.config, *arguments.more], data=not arguments.plan)
+    if arguments.print_config:
+        print(to_yaml(loaded.config), end="")
+        return
+    # what is imported below takes seconds (torch, timm, Lightning)
+    if arguments.plan:
+        from vision.training.plan.tables import plan_run
+
+        print(plan_run(loaded, arguments.images))
+        return
+    with loaded.located():
+        check_run(loaded.config, arguments.resume)
+        from vision.training.train import train
+
+        summary = train(loaded.config, arguments.resume)
+    final = {k: v for k, v in summary["metrics"].items() if k.startswith("test/")}
+    if loaded.config.data.test_split is None:
+        print("no data.test_split: the last weights on the validation split")
+        final = {k.replace("test/", "val/"): v for k, v in final.items()}
+    print("\n".join(f"{k:<16} {v:.4g}" for k, v in final.items()))
+
+
+def run() -> NoReturn:
+    """`vision-train`, or `python tools/train.py`."""
+    run_tool(main)
