@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from vision.checkpoints.export import load_exported
+from vision.checkpoints.model_card import wilson
 from vision.evaluation.classifier import load_classifier
 
 
@@ -25,7 +26,7 @@ def test_the_metrics_of_a_run_are_found_again(tool, trained: Path) -> None:
     assert confusion.sum() == 360
     assert 100 * np.trace(confusion) / 360 == pytest.approx(metrics["top1"], rel=1e-6)
     assert metrics["images_per_sec"] > 0
-    assert Image.open(trained / "confusion.png").size[0] > 500
+    assert Image.open(trained / "confusion_test.png").size[0] > 500
     assert "top1" in result.stdout
 
 
@@ -39,6 +40,7 @@ def test_averaged_and_best_weights_can_be_asked_for(forked, trained: Path, tmp_p
     best = json.loads((tmp_path / "best" / "evaluate_validation.json").read_text())
     assert best["top1"] >= summary["val/top1"]
     assert best["images"] == 180
+    assert (tmp_path / "best/confusion_validation.png").exists()
 
 
 def test_an_overlay_says_where_the_images_are(forked, trained: Path, tmp_path: Path) -> None:
@@ -60,6 +62,18 @@ def test_an_overlay_says_where_the_images_are(forked, trained: Path, tmp_path: P
     assert metrics["top1"] > 60
 
 
+def load_as_the_card_says(folder: Path) -> torch.nn.Module:
+    card = (folder / "README.md").read_text()
+    names: dict[str, torch.nn.Module] = {}
+    exec(card.partition("```python\n")[2].partition("```")[0], names)
+    return names["model"]
+
+
+def test_the_interval_is_wilsons() -> None:
+    assert wilson(50, 100) == pytest.approx((40.38, 59.62), abs=0.01)
+    assert wilson(100, 10)[1] == 100
+
+
 def test_an_exported_run_gives_identical_logits(forked, trained: Path, tmp_path: Path) -> None:
     forked("tools/evaluate.py", trained, "--export", tmp_path)
     assert (tmp_path / "model.safetensors").exists()
@@ -67,6 +81,8 @@ def test_an_exported_run_gives_identical_logits(forked, trained: Path, tmp_path:
     original = load_classifier(trained).model
     with torch.no_grad():
         assert torch.equal(load_exported(tmp_path)(images), original(images))
+        assert torch.equal(load_as_the_card_says(tmp_path)(images), original(images))
+    assert "`seednorm (num_heads=4)`" in (tmp_path / "README.md").read_text()
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["norm"] == {"name": "seednorm", "options": {"num_heads": 4}}
     assert config["pretrained_cfg"]["input_size"] == [1, 8, 8]
@@ -76,11 +92,19 @@ def test_an_exported_layernorm_run_is_a_timm_model(forked, small, tmp_path: Path
     arguments = [*small, "trainer.epochs=1", f"output_dir={tmp_path}"]
     forked("tools/train.py", "configs/vit_ti.yaml", "norm.name=layernorm", *arguments)
     run = tmp_path / "vit_ti_layernorm"
+    forked("tools/evaluate.py", run)
     forked("tools/evaluate.py", run, "--export", tmp_path / "exported")
+    top1 = json.loads((run / "evaluate_test.json").read_text())["top1"]
+    low, high = wilson(top1, 360)
+    row = f"| test | last | top1 | {top1:.4g} | {low:.2f} to {high:.2f} |"
+    card = (tmp_path / "exported/README.md").read_text()
+    assert row in card and "library_name: timm" in card and low < top1 < high
     model = timm.create_model(f"local-dir:{tmp_path / 'exported'}", pretrained=True).eval()
     images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    carded = load_as_the_card_says(tmp_path / "exported").eval()
     with torch.no_grad():
         assert torch.equal(model(images), load_classifier(run).model(images))
+        assert torch.equal(carded(images), model(images))
 
 
 def test_a_timm_model_with_local_weights(forked, tmp_path: Path) -> None:

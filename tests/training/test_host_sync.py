@@ -80,7 +80,10 @@ class CountOnCPU(pl.Callback):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_steps_between_logged_ones_wait_for_nothing(task: str, fit: Callable) -> None:
+def test_steps_between_logged_ones_wait_for_nothing(
+    task: str, fit: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # the bar of a terminal
     count = CountOnCPU()
     overrides = [*TASKS[task], "trainer.log_every_n_steps=4", "trainer.progress_bar=true"]
     more = ["trainer.checkpoint_every_n_minutes=60", "trainer.accelerator=cpu"]
@@ -115,7 +118,8 @@ class CountOnGPU(pl.Callback):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("task", TASKS)
-def test_the_same_on_a_gpu(task: str, fit: Callable) -> None:
+def test_the_same_on_a_gpu(task: str, fit: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # the bar of a terminal
     count = CountOnGPU()
     overrides = [*TASKS[task], "trainer.log_every_n_steps=8", "trainer.progress_bar=true"]
     fit(task, *overrides, "trainer.accelerator=gpu", steps=16, callbacks=[count])

@@ -9,16 +9,26 @@ from typing import Any
 import timm
 from torch import nn
 
+from vision.checkpoints.model_card import model_card
 from vision.checkpoints.read import load_strict, read_checkpoint
 from vision.config import Config
 from vision.config.schema import ModelConfig
+from vision.files import written
 from vision.models.blocks import block_class
 from vision.norms import convert_norms
 from vision.norms.registry import load_norm_module
 
 
-def export_model(model: nn.Module, config: Config, folder: Path, class_names: list[str]) -> None:
-    """Write `model.safetensors` and `config.json` of a classifier into `folder`.
+def export_model(
+    model: nn.Module,
+    config: Config,
+    folder: Path,
+    class_names: list[str],
+    run: Path | None = None,
+) -> None:
+    """Write `model.safetensors`, `config.json` and a model card, README.md, into `folder`.
+
+    `run` is the directory in which the metrics of the card are looked for.
 
     `timm.create_model("local-dir:FOLDER", pretrained=True)` loads a model with LayerNorm. Other
     norms need `load_exported`, which reads the `norm` entry of config.json, and so do other blocks
@@ -44,6 +54,17 @@ def export_model(model: nn.Module, config: Config, folder: Path, class_names: li
             "crop_pct": data.crop_pct,
         },
     )
+    plain = config.norm.name == "layernorm" and blocks is None
+    with written(folder / "README.md") as temporary:
+        temporary.write_text(model_card(config, run, _loader(folder, plain)), encoding="utf-8")
+
+
+def _loader(folder: Path, plain: bool) -> str:
+    """The lines that load the export: with timm alone, or with this package."""
+    if plain:
+        return f'import timm\n\nmodel = timm.create_model("local-dir:{folder}", pretrained=True)'
+    module = "from vision.checkpoints.export import load_exported"
+    return f'{module}\n\nmodel = load_exported("{folder}")'
 
 
 def _blocks(model: Any, config: ModelConfig) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@
       configs/data/imagenet.yaml data.root=/datasets/imagenet
 
 An overlay says where the images are; size, mean and std stay those of training. Metrics are
-printed, and written with confusion.png.
+printed, and written with a picture, confusion_SPLIT.png.
 """
 
 import argparse

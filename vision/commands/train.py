@@ -12,10 +12,12 @@ existing run is never overwritten: --resume continues it exactly where it was, e
 """
 
 import argparse
+import sys
 from typing import NoReturn
 
 from vision.config.load import to_yaml
 from vision.errors import run_tool
+from vision.notices import is_first_process
 from vision.training.check import load_checked
 from vision.training.run_directory import check_run
 
@@ -46,6 +48,8 @@ def main() -> None:
         return
     with loaded.located():
         check_run(loaded.config, arguments.resume)
+        if is_first_process() and sys.stderr.isatty():  # a sign of life, for people
+            print("loading torch, timm and Lightning ...", file=sys.stderr, flush=True)
         from vision.training.train import train
 
         summary = train(loaded.config, arguments.resume)

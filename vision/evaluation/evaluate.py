@@ -146,7 +146,13 @@ def report_evaluation(
             classifier = load_classifier(model, checkpoint, ema)
         classifier = with_data(classifier, files, overrides, split)
         if export is not None:
-            export_model(classifier.model, classifier.config, Path(export), classifier.class_names)
+            export_model(
+                classifier.model,
+                classifier.config,
+                Path(export),
+                classifier.class_names,
+                classifier.file.parent,
+            )
             print(f"exported {classifier.file} to {export}")
             return
         names = corruption_names(corruptions)
@@ -158,7 +164,7 @@ def report_evaluation(
     run = classifier.file.parent
     folder = Path(output) if output else run
     folder.mkdir(parents=True, exist_ok=True)
-    written, picture = folder / f"evaluate_{split}.json", folder / "confusion.png"
+    written, picture = folder / f"evaluate_{split}.json", folder / f"confusion_{split}.png"
     write_json(written, {"source": str(classifier.file), "ema": ema, "split": split, **metrics})
     title = f"{run.name}: {split}, top-1 {metrics['top1']:.2f} %"
     plot_confusion(np.array(metrics["confusion"]), metrics["class_names"], picture, title)

@@ -185,6 +185,14 @@ def open_data(config: Config) -> tuple[ImageDataModule, int]:
         batch_multiple=multiple,
     )
     data.setup("fit")
+    processes = options.devices * options.num_nodes
+    for key in ("val_split", "test_split"):
+        split = getattr(config.data, key)
+        if data.sizes.get(split, processes) < processes:
+            raise ValueError(
+                f"data.{key} = {split}: has {data.sizes[split]} images for {processes} processes; "
+                "expected one or more for each; use fewer trainer.devices"
+            )
     return data, accumulate
 
 

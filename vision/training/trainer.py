@@ -7,6 +7,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
+from rich.console import Console
 
 from vision.config import Config
 from vision.registry import CALLBACKS
@@ -54,13 +55,18 @@ def make_trainer(
         logger=loggers,
         callbacks=_callbacks(task, folder, extra, resume_step),
         inference_mode=options.strategy != "fsdp",  # its buffers are trained with afterwards
-        enable_progress_bar=options.progress_bar,
+        enable_progress_bar=shows_bar(config),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         plugins=plugins,
         **precision,
     )
+
+
+def shows_bar(config: Config) -> bool:
+    """Whether there is a progress bar: not in a log file or a pipe, where lines of epochs do."""
+    return config.trainer.progress_bar and Console().is_terminal
 
 
 def _callbacks(
@@ -94,7 +100,7 @@ def _callbacks(
             options.checkpoint_every_n_minutes,
         ),
     ]
-    if options.progress_bar:
+    if shows_bar(config):
         callbacks.append(LoggedProgressBar())
     return callbacks
 
