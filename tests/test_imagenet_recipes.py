@@ -35,7 +35,7 @@ FEW = {
     "tools/evaluate.py": ["--corruptions", "gaussian_noise"],
     "tools/encode_latents.py": [],
     "tools/sample.py": ["--number", "4", "--steps", "2"],
-    "tools/fid.py": ["--confidence-groups", "0"],
+    "tools/fid.py": ["--confidence-groups", "0", "--cache", "cache"],
 }
 GENERATED = ["evaluation.number=4", "evaluation.num_inference_steps=2", "model.depth=1"]
 

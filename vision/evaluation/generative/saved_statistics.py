@@ -65,7 +65,9 @@ def write_statistics(path: Path, statistics: FeatureStatistics) -> None:
     pairs = (("mu", "sigma", statistics.moments), ("mu_s", "sigma_s", statistics.spatial_moments))
     for mean, cov, moments in pairs:
         if moments is not None:
-            content |= {mean: moments.mean, cov: moments.cov, "count": moments.count}
+            content |= {mean: moments.mean, cov: moments.cov}
+            if moments.count is not None:  # an .npz of others may not say it
+                content["count"] = moments.count
     if statistics.features is not None:
         content["features"] = statistics.features.numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,6 +95,6 @@ class StatisticsCache:
         if content is None:
             return None
         kept = options.max_features if "features" in needs else 0
-        settings = ["2", sorted(needs), kept, options.real_number, options.seed]
+        settings = ["3", sorted(needs), kept, options.real_number, options.seed]
         text = json.dumps([content, extractor.settings, settings], sort_keys=True)
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npz"
