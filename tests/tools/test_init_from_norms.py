@@ -42,6 +42,27 @@ def errors(stdout: str) -> tuple[float, float]:
 
 
 @pytest.mark.slow
+def test_what_does_not_fit_is_one_line_before_anything_is_made(
+    forked, small: list[str], classifier: Path, tmp_path: Path
+) -> None:
+    content = torch.load(classifier / "last.ckpt", weights_only=True)
+    content["state_dict"]["model.blocks.0.attn.qkv.bias"][3] = float("nan")
+    torch.save(content, tmp_path / "diverged.pth")
+    for source, setting, expected in [
+        (classifier, "model.depth=1", "the model has no place for blocks.1."),
+        (classifier, "model.num_heads=4", "the model 4; set model.num_heads="),
+        (tmp_path / "diverged.pth", "seed=0", "blocks.0.attn.qkv.bias holds numbers that are not"),
+    ]:
+        result = forked(
+            "tools/train.py", "configs/vit_ti.yaml", *small, setting, f"output_dir={tmp_path}",
+            "name=new", f"model.init_from={source}", code=2,
+        )  # fmt: skip
+        assert expected in result.stderr.splitlines()[-1]
+        assert "Traceback" not in result.stderr
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
 def test_a_classifier_goes_on_with_another_norm(
     forked, small: list[str], classifier: Path, tmp_path: Path
 ) -> None:

@@ -25,7 +25,8 @@ def read_file(file: Path) -> dict[str, Any]:
             return dict(safetensors.torch.load_file(file))
         # MAE's training script keeps its arguments beside the weights: data, not code
         with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            mapped = zipfile.is_zipfile(file)  # torch's format before 1.6 was none
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{file}: refused, it holds more than weights and might run code "

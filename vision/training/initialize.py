@@ -40,7 +40,13 @@ def initialize(task: VisionTask, data: ImageDataModule) -> str:
     source, how = str(config.model.init_from), config.model.init_from_norms
     content = read_checkpoint(find_checkpoint(source))
     report = initialize_from(
-        task.model, source, how == "refuse", config.norm.name, config.model, content
+        task.model,
+        source,
+        strict=how == "refuse",
+        norm=config.norm.name,
+        blocks=config.model,
+        content=content,
+        norm_options=config.norm.options,
     )
     if not report.fresh_norms:
         idle = "" if how == "refuse" else f"\nnorms   {how}: the file has the model's norm"
