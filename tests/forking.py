@@ -26,6 +26,7 @@ import vision.evaluation.reconstructions
 import vision.tasks.classify
 import vision.tasks.dit
 import vision.tasks.mae
+import vision.training.preview
 import vision.training.train  # noqa: F401
 
 TIMEOUT = 600  # seconds; then the fork ends by SIGALRM
