@@ -70,17 +70,6 @@ inline void close(const float* buffer, _Float16* row, int64_t dim) {
 }
 #endif
 
-#ifdef __AVX512BF16__  // one instruction instead of ten; numbers below 1.2e-38 become 0
-inline void close(const float* buffer, BFloat16* row, int64_t dim) {
-  int64_t i = 0;
-  for (; i + 16 <= dim; i += 16) {
-    const __m256bh half = _mm512_cvtneps_pbh(_mm512_loadu_ps(buffer + i));
-    std::memcpy(row + i, &half, sizeof half);
-  }
-  for (; i < dim; ++i) narrow(buffer[i], row[i]);
-}
-#endif
-
 #ifdef __AVX512F__
 constexpr int kBytes = 64;
 #else
