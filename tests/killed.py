@@ -1,10 +1,11 @@
 """Runs a script and sends its process a signal at no moment in particular, but surely in time.
 
-  python tests/killed.py SIGNAL SAVES rename|later SCRIPT ARGUMENTS...
+  python tests/killed.py SIGNAL SAVES rename|table|later SCRIPT ARGUMENTS...
 
 The moment is counted from the SAVES-th replacement of `last.ckpt`. rename: at once, when the new
-file is whole but has not got its name yet; later: after a random part of the time that the last two
-saves were apart. The signal is what another process would send.
+file is whole but has not got its name yet; table: when `metrics.csv` is next replaced; later: after
+a random part of the time that the last two saves were apart. The signal is what another process
+would send.
 """
 
 import os
@@ -29,7 +30,10 @@ class Killer:
         self.sent = False
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event != "os.rename" or Path(os.fsdecode(arguments[1])).name != "last.ckpt":
+        name = Path(os.fsdecode(arguments[1])).name if event == "os.rename" else None
+        if self.moment == "table" and name == "metrics.csv" and len(self.times) >= self.saves:
+            self.send()
+        if name != "last.ckpt":
             return
         self.times.append(time.monotonic())
         beyond = len(self.times) - self.saves
@@ -37,7 +41,7 @@ class Killer:
             # the run seeds the module's own generator
             wait = random.SystemRandom().uniform(0, self.times[-1] - self.times[-2])
             threading.Timer(wait, self.send).start()
-        elif beyond == (1 if self.moment == "later" else 0):
+        elif beyond == (0 if self.moment == "rename" else 1):
             self.send()  # the clock may be late on a busy machine
 
     def send(self) -> None:

@@ -6,6 +6,7 @@ Imports neither torch nor any other part of this package.
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 import sys
 from collections.abc import Callable, Collection
@@ -13,6 +14,7 @@ from typing import NoReturn
 
 DIVERGED = 3  # exit code of a training that diverged
 _MOST_LETTERS = 1000  # of an error
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class ConfigError(ValueError):
@@ -67,6 +69,13 @@ def first_line(error: object) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
 
 
+def disk_problem(error: OSError) -> str | None:
+    """'FILE: what is wrong', where the system refused to open, make or write a file; else None."""
+    if error.errno in _FULL or (error.errno is not None and error.filename is not None):
+        return f"{error.filename or 'a file could not be written'}: {error.strerror}"
+    return None
+
+
 def nondeterministic(error: RuntimeError) -> str | None:
     """The operation that torch refuses to compute in deterministic mode; None for other errors."""
     found = re.match(r"(\S+) does not have a deterministic implementation", str(error))
@@ -76,8 +85,9 @@ def nondeterministic(error: RuntimeError) -> str | None:
 def run_tool(main: Callable[[], None]) -> NoReturn:
     """Run a script's `main` and exit with its code.
 
-    0: done; 2 and one line: bad input; 3: training diverged, or images are not finite; 1: the disk
-    cannot be written; 130: Ctrl-C. Any other exception is a fault of ours and shows its traceback.
+    0: done; 2 and one line: bad input, or a file that the system refuses; 3: training diverged, or
+    images are not finite; 1: the disk is full, or training could not go on writing; 130: Ctrl-C.
+    Any other exception is a fault of ours and shows its traceback.
     """
     try:
         main()
@@ -89,6 +99,12 @@ def run_tool(main: Callable[[], None]) -> NoReturn:
         _stop(str(error), DIVERGED)
     except UnwritableError as error:
         _stop(str(error), 1)
+    except OSError as error:
+        problem = disk_problem(error)
+        if problem is None:
+            raise
+        full = error.errno in _FULL
+        _stop(f"{problem}; expected a place that can be read and written", 1 if full else 2)
     except KeyboardInterrupt:
         _stop("interrupted", 130)
     sys.exit(0)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -143,3 +144,16 @@ def test_statistics_of_objects_are_refused_by_their_file(fid, sets: Path) -> Non
     for name, message in (("objects.npz", "cannot be read"), ("stats.npy", "expected a folder of")):
         _, said = fid("--real", sets / name, "--fake", sets / "fake.npz", code=2)
         assert f"{sets / name}: {message}" in said
+
+
+def test_arrays_of_another_version_and_outputs_in_the_way_are_one_line(fid, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "new.npz", "w") as archive, archive.open("arr_0.npy", "w") as f:
+        np.lib.format.write_array(f, PIXELS, version=(3, 0))
+    np.savez(tmp_path / "all.npz", arr_0=PIXELS)
+    both = ["--real", tmp_path / "all.npz", "--fake", tmp_path / "new.npz"]
+    _, said = fid(*both, code=2)
+    assert "new.npz: arr_0 is of .npy version 3.0, expected 1.0 or 2.0" in said
+    both[-1] = tmp_path / "all.npz"
+    target = tmp_path / "new.npz" / "stats.npz"
+    _, said = fid(*both, "--save-stats", target, code=2)
+    assert f"error: {tmp_path / 'new.npz'}" in said and "Traceback" not in said

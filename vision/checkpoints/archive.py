@@ -47,6 +47,8 @@ def check_whole(file: Path) -> None:
     """
     if file.is_dir():
         raise ValueError(f"{file}: a folder, but not a sharded checkpoint")
+    if file.stat().st_size == 0:
+        raise ValueError(f"{file}: empty file")
     if not zipfile.is_zipfile(file):
         with file.open("rb") as start:
             if start.read(4) == b"PK\x03\x04":

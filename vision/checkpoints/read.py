@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from vision.checkpoints.archive import read_file
 from vision.checkpoints.sharded import is_sharded, read_rest, read_sharded
 
+# what Lightning cannot continue a run without
+_NEEDED = ("global_step", "epoch", "loops", "callbacks", "optimizer_states", "lr_schedulers")
+
 
 def find_checkpoint(path: str | Path, which: str = "last") -> Path:
     """`path` itself, or the checkpoint `which` ("last" or "best") if it is a run directory.
@@ -35,8 +38,17 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def read_step(path: Path) -> int:
-    """The optimizer step that a run's checkpoint was saved at. Raises ValueError if damaged."""
-    return int((read_rest(path) if is_sharded(path) else read_file(path))["global_step"])
+    """The optimizer step that a run's checkpoint was saved at.
+
+    Raises ValueError if it is damaged, or lacks what a run needs to go on.
+    """
+    content = read_rest(path) if is_sharded(path) else read_file(path)
+    missing = [key for key in _NEEDED if key not in content]
+    if missing:
+        raise ValueError(f"{path}: lacks {', '.join(missing)}, expected a run's last.ckpt")
+    if not isinstance(content["global_step"], int):
+        raise ValueError(f"{path}: global_step is no whole number, expected a run's last.ckpt")
+    return content["global_step"]
 
 
 def state_dict_of(content: dict[str, Any], ema: bool = False) -> dict[str, Tensor]:

@@ -16,15 +16,18 @@ import dataclasses
 import functools
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from vision.config import Config, load_config, save_config
 from vision.config.load import leaf_keys
 from vision.files import write_json
-from vision.notices import is_first_process
+from vision.lock import lock
+from vision.notices import is_first_process, notice
 from vision.training.devices import check_launch
 
 # keys that may change on resume: none changes the results, apart from the number of devices, each
@@ -88,16 +91,39 @@ def check_run(config: Config, resume: bool) -> dict[str, list[Any]]:
     return _accepted_changes(load_config([saved]).config, config, folder) if saved.exists() else {}
 
 
-def open_run(config: Config) -> Path:
-    """Make or reopen the run directory; only the first process writes `config.yaml`.
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other programs out of a run directory that exists; raises ConfigError if one is in it.
 
-    Another node may get here before the first process has checked what is in the directory.
+    Only the first process of a run asks: the others work in the directory with it.
     """
-    folder = run_directory(config)
-    folder.mkdir(parents=True, exist_ok=True)
+    if not is_first_process():
+        yield
+        return
+    with lock(folder):
+        yield
+
+
+def open_run(config: Config) -> None:
+    """Only the first process writes `config.yaml`, and removes what a killed one half wrote."""
     if is_first_process():
+        folder = run_directory(config)
+        _remove_leftovers(folder)
         save_config(config, folder / "config.yaml")
-    return folder
+
+
+def _remove_leftovers(folder: Path) -> None:
+    leftovers = list(folder.glob("*.tmp"))
+    for path in leftovers:
+        before = path.with_name(path.name.removesuffix(".old.tmp"))
+        if path.name.endswith(".old.tmp") and not before.exists():
+            path.rename(before)  # a folder that was about to be replaced by a new one
+        elif path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    if leftovers:
+        notice(f"{folder}: {len(leftovers)} half-written *.tmp of a killed process removed")
 
 
 def record_start(

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import logging
 import resource
 import signal
 import sys
 import threading
-import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Timer
-from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from vision.checkpoints.read import read_step
 from vision.config import Config
 from vision.datasets.check import IN_PACKAGES
 from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.sampler import split_batch
 from vision.environment import allow_tf32, environment_record
-from vision.errors import DIVERGED, ConfigError, first_line, nondeterministic
+from vision.errors import (
+    DIVERGED,
+    ConfigError,
+    UnwritableError,
+    disk_problem,
+    first_line,
+    nondeterministic,
+)
 from vision.files import write_json
 from vision.models.blocks import describe_blocks
 from vision.models.classifier import count_parameters
@@ -35,9 +39,12 @@ from vision.training.callbacks.metrics_csv import MetricsCSV
 from vision.training.curves import plot_curves
 from vision.training.initialize import initialize
 from vision.training.loggers import open_loggers
+from vision.training.messages import say, set_up_logging
 from vision.training.precision import check_precision
+from vision.training.resume import resume_point
 from vision.training.run_directory import (
     check_run,
+    held,
     open_run,
     read_summary,
     record_start,
@@ -54,21 +61,45 @@ _MOST_OF_START = 0.1  # fraction of the start weights in an average, above which
 def train(config: Config, resume: bool = False) -> dict[str, Any]:
     """Run `config` to its end and return its summary (also in `summary.json`).
 
-    Raises ValueError or FileNotFoundError, before anything long starts, for what cannot be run.
+    Raises ValueError or FileNotFoundError, before anything long starts, for what cannot be run;
+    ConfigError where another program trains the run.
     """
-    _set_up_logging()
+    set_up_logging()
+    allow_tf32()
     changed = check_run(config, resume)
     check_build(config)
     check_precision(config.trainer)
-    data, accumulate = open_data(config)
-    pl.seed_everything(config.seed, verbose=False)
-    checkpoint, step = _resume_point(run_directory(config))
-    task = create_task(config, data, resumed=checkpoint is not None)
-    folder = open_run(config)
-    finished = read_summary(folder)
-    if finished is not None:
-        _say(f"{folder} has finished already: nothing to do")
-        return finished
+    folder = run_directory(config)
+    with ExitStack() as stack:
+        existed = folder.is_dir()
+        if existed:  # else nothing is made until all is checked
+            stack.enter_context(held(folder))
+        finished = read_summary(folder)
+        if finished is not None:
+            say(f"{folder} has finished already: nothing to do")
+            return finished
+        data, accumulate = open_data(config)
+        pl.seed_everything(config.seed, verbose=False)
+        checkpoint, step = resume_point(folder, data.steps_per_epoch)
+        task = create_task(config, data, resumed=checkpoint is not None)
+        if not existed:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(held(folder))
+        open_run(config)
+        return _train(task, data, accumulate, checkpoint, step, changed)
+
+
+def _train(
+    task: VisionTask,
+    data: ImageDataModule,
+    accumulate: int,
+    checkpoint: Path | None,
+    step: int | None,
+    changed: dict[str, list[Any]],
+) -> dict[str, Any]:
+    """Train in the open run directory, from `checkpoint` at `step` where given."""
+    config = task.config
+    folder = run_directory(config)
     timer = Timer()
     table = MetricsCSV(folder / "metrics.csv", step)
     loggers = [table, *open_loggers(config, folder, step)]
@@ -77,7 +108,7 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
     if trainer.is_global_zero:
         record_start(folder, environment_record(), step, changed)
         for key, (before, now) in changed.items():
-            _say(f"        {key} = {now}, was {before}")
+            say(f"        {key} = {now}, was {before}")
     _run(trainer, task, data, checkpoint)
     summary = {
         "task": config.task,
@@ -101,14 +132,15 @@ def _run(
 ) -> None:
     """Train and test. Ends the process with `REQUEUE` after a signal.
 
-    Raises FloatingPointError where training diverged, ConfigError for an operation that is not
-    deterministic though the configuration asks for it.
+    Raises FloatingPointError where training diverged, UnwritableError where the system refuses a
+    file, ConfigError for an operation that is not deterministic though the configuration asks for
+    it.
     """
     try:
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         trainer.test(task, datamodule=data, verbose=False)
     except SIGTERMException:
-        _say(
+        say(
             f"stopped by a signal at step {trainer.global_step}, all is saved; --resume continues "
             f"it: python tools/train.py {Path(trainer.default_root_dir) / 'config.yaml'} --resume"
         )
@@ -118,6 +150,16 @@ def _run(
         if trainer.world_size > 1:
             _end_as_one_of_several(trainer)
         raise
+    except UnwritableError:
+        raise
+    except OSError as error:
+        problem = disk_problem(error)
+        if problem is None:
+            raise
+        raise UnwritableError(
+            f"{problem}; stopped at step {trainer.global_step}, the last checkpoint is intact: "
+            "once this is mended, continue with --resume"
+        ) from error
     except RuntimeError as error:
         if (operation := nondeterministic(error)) is not None:
             raise ConfigError(
@@ -129,28 +171,6 @@ def _run(
         raise
 
 
-def _resume_point(folder: Path) -> tuple[Path | None, int | None]:
-    """The newest undamaged checkpoint and its step; (None, None) for a new run.
-
-    Raises ValueError if every checkpoint there is damaged, so that none is overwritten.
-    """
-    damage = ""
-    for name in ("last.ckpt", "previous.ckpt"):
-        file = folder / name
-        if not file.exists():
-            continue
-        try:
-            step = read_step(file)
-        except ValueError as error:
-            _say(f"resume  skips {error}")
-            damage = str(error)
-            continue
-        return file, step
-    if damage:
-        raise ValueError(f"name: no whole checkpoint in {folder}: {damage}; move it elsewhere")
-    return None, None
-
-
 def create_task(config: Config, data: ImageDataModule, resumed: bool = False) -> VisionTask:
     """The LightningModule of `config.task`, its weights from `model.init_from` where given.
 
@@ -160,7 +180,7 @@ def create_task(config: Config, data: ImageDataModule, resumed: bool = False) ->
     task: VisionTask = create(config, data.class_names, data.steps_per_epoch)
     data.draws = task.draws
     if config.model.init_from is not None and not resumed:
-        _say(initialize(task, data))
+        say(initialize(task, data))
         if task.ema is not None:
             task.ema.set(task.model)
     return task
@@ -201,30 +221,30 @@ def _announce(
 ) -> None:
     """Print the data, model, norm and run directory."""
     config = task.config
-    _say(f"data    {data.describe()}")
+    say(f"data    {data.describe()}")
     if config.data.name in IN_PACKAGES:
-        _say("        a small real stand-in; configs/data and configs/recipes have others")
-    _say(f"model   {config.model.name}, {count_parameters(task.model):,} parameters")
-    _say(f"norm    {config.norm.name}: {task.conversion}")
+        say("        a small real stand-in; configs/data and configs/recipes have others")
+    say(f"model   {config.model.name}, {count_parameters(task.model):,} parameters")
+    say(f"norm    {config.norm.name}: {task.conversion}")
     options, parts = config.trainer, trainer.accumulate_grad_batches
     if options.max_steps is not None:
-        _say(f"length  {task.describe_length()}")
+        say(f"length  {task.describe_length()}")
     decay = config.ema.decay
     if decay is not None and not config.ema.warmup and decay**task.steps > _MOST_OF_START:
-        _say(
+        say(
             f"average {decay**task.steps:.0%} of it is still the start weights at the end: "
             f"ema.decay = {decay} is for more than {task.steps:,} steps; lower it, or set "
             "ema.warmup=true"
         )
     statistics = describe_statistics(task.model, options.batch_size_total, parts)
     if statistics is not None:
-        _say(f"        {statistics}")
+        say(f"        {statistics}")
     blocks = describe_blocks(config.model.norm_placement, config.model.residual)
     if blocks is not None:
-        _say(f"blocks  {blocks}")
-    _say(f"run     {trainer.default_root_dir}, precision {trainer.precision}, seed {config.seed}")
+        say(f"blocks  {blocks}")
+    say(f"run     {trainer.default_root_dir}, precision {trainer.precision}, seed {config.seed}")
     if step is not None:
-        _say(f"resume  from step {step}")
+        say(f"resume  from step {step}")
 
 
 def _end_as_one_of_several(trainer: pl.Trainer) -> None:
@@ -258,30 +278,3 @@ def _final_metrics(table: MetricsCSV) -> dict[str, float]:
     last = {key: value for _, row in sorted(table.rows.items()) for key, value in row.items()}
     kept = ("val/", "test/", "data/")
     return {k: v for k, v in last.items() if k.startswith(kept) or k == "train/loss"}
-
-
-@rank_zero_only
-def _say(line: str) -> None:
-    print(line, flush=True)
-
-
-def _set_up_logging() -> None:
-    """Show this package's messages (which kernel a norm uses); silence expected warnings."""
-    own = logging.getLogger("vision")
-    own.setLevel(logging.INFO)
-    if not own.handlers:
-        own.addHandler(logging.StreamHandler())
-    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for expected in (
-        ".*does not have many workers.*",  # workers do not pay off on small images
-        ".*your dataloader is not resumable.*",  # its sampler takes its position from the trainer
-        ".*Checkpoint directory .* exists and is not empty.*",
-        ".*smaller than the logging interval.*",
-        ".*isinstance.treespec, LeafSpec.* is deprecated.*",  # Lightning's, of torch's
-        ".*in eval mode at the start of training.*",  # the averaged weights are, on purpose
-        ".*when logging on epoch level in distributed.*",  # metrics are reduced already
-        ".*returned a view tensor.*",  # of a sharded MAE; nobody writes into it
-    ):
-        warnings.filterwarnings("ignore", expected)
-    allow_tf32()

@@ -79,7 +79,13 @@ def _open_array(path: Path) -> Iterator[tuple[Any, tuple[int, ...], np.dtype]]:
         (2, 0): np.lib.format.read_array_header_2_0,
     }
     with zipfile.ZipFile(path) as archive, archive.open(f"{_IMAGES}.npy") as file:
-        shape, fortran, dtype = headers[np.lib.format.read_magic(file)](file)
+        version = np.lib.format.read_magic(file)
+        if version not in headers:
+            raise ValueError(
+                f"{path}: {_IMAGES} is of .npy version {version[0]}.{version[1]}, expected 1.0 or "
+                "2.0; write it again with numpy.savez"
+            )
+        shape, fortran, dtype = headers[version](file)
         if fortran or dtype.hasobject:
             raise ValueError(f"{path}: {_IMAGES} is {dtype} in an order that cannot be streamed")
         yield file, shape, dtype

@@ -21,6 +21,7 @@ from vision.tasks.finite import nonfinite_tensor
 from vision.training.callbacks.lightning_private import (
     count_batches_as,
     find_best_in,
+    log_epoch,
     log_step,
 )
 
@@ -111,6 +112,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save after the epoch's validation."""
         stop, _ = self._agree()
+        log_epoch(trainer)  # what the checkpoint counts as done must be in the table before it
         self._save(trainer, pl_module)
         if stop:
             raise SIGTERMException

@@ -28,6 +28,18 @@ def log_step(trainer: pl.Trainer) -> None:
     trainer._logger_connector.update_train_step_metrics()
 
 
+def log_epoch(trainer: pl.Trainer) -> None:
+    """Log the metrics of the epoch now, in the row of its last step.
+
+    Lightning does so after `on_train_epoch_end`, and then finds nothing left to log.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    trainer._logger_connector.on_epoch_end()  # keeps the values for callbacks
+    loop._batches_that_stepped -= 1
+    trainer._logger_connector.update_train_epoch_metrics()
+    loop._batches_that_stepped += 1
+
+
 def count_on(trainer: pl.Trainer, batches: int) -> None:
     """Make the epoch that starts one of `batches` batches; Lightning counted the first epoch's."""
     trainer.fit_loop.max_batches = batches
