@@ -60,8 +60,8 @@ def test_a_resumed_run_removes_leftovers_and_lets_go_at_its_end(run: Path, resum
     output = resume(run, code=0)
     assert f"{run}: 2 half-written *.tmp of a killed process removed" in output
     assert not list(run.glob("*.tmp"))
-    with lock(run):
-        pass
+    with lock(run):  # not held any more, and a finished run asks for nothing
+        assert "has finished already" in resume(run, code=0)
     # then its checkpoints are gone
     for name in ("last.ckpt", "previous.ckpt", "summary.json"):
         (run / name).unlink()

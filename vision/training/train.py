@@ -70,14 +70,14 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
     check_build(config)
     check_precision(config.trainer)
     folder = run_directory(config)
+    finished = read_summary(folder)
+    if finished is not None:
+        say(f"{folder} has finished already: nothing to do")
+        return finished
     with ExitStack() as stack:
         existed = folder.is_dir()
         if existed:  # else nothing is made until all is checked
             stack.enter_context(held(folder))
-        finished = read_summary(folder)
-        if finished is not None:
-            say(f"{folder} has finished already: nothing to do")
-            return finished
         data, accumulate = open_data(config)
         pl.seed_everything(config.seed, verbose=False)
         checkpoint, step = resume_point(folder, data.steps_per_epoch)
