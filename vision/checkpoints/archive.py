@@ -25,7 +25,9 @@ def read_file(file: Path) -> dict[str, Any]:
             return dict(safetensors.torch.load_file(file))
         # MAE's training script keeps its arguments beside the weights: data, not code
         with torch.serialization.safe_globals([argparse.Namespace]):
-            mapped = zipfile.is_zipfile(file)  # torch's format before 1.6 was none
+            mapped = zipfile.is_zipfile(file)
+            if not mapped and not _is_pickle(file):  # as was torch's format before 1.6
+                raise ValueError(f"{file}: not a checkpoint, or cut short")
             content = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise ValueError(
@@ -37,6 +39,11 @@ def read_file(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{file}: holds {type(content).__name__}, expected a state dict")
     return content
+
+
+def _is_pickle(file: Path) -> bool:
+    with file.open("rb") as start:
+        return start.read(1) == b"\x80"
 
 
 def check_whole(file: Path) -> None:
