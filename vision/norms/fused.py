@@ -48,7 +48,8 @@ class FusedNorm(Norm):
         return self.fused(x, backend)
 
     def modulated(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        watched = self._forward_hooks or self._forward_pre_hooks  # they see the norm's own result
+        hooks = (self._forward_pre_hooks, self._forward_hooks, self._backward_pre_hooks)
+        watched = any((*hooks, self._backward_hooks))  # they see the norm's own result
         backend = "eager" if watched or self.channels_first else self.choose_modulated(x)
         if backend == "eager" or x.ndim != 3 or scale.shape != (len(x), 1, self.dim):
             return super().modulated(x, scale, shift)

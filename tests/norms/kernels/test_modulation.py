@@ -97,6 +97,14 @@ def test_hooks_see_the_norms_own_result():
     torch.testing.assert_close(apart, together)
 
 
+def test_hooks_of_the_backward_are_called():
+    norm, seen = made("dyt", backend="compiled"), []
+    norm.register_full_backward_hook(lambda module, dx, dy: seen.append(dy[0].shape))
+    x, both, dy = inputs(torch.float32)
+    norm.modulated(x, *both.unsqueeze(1).chunk(2, dim=-1)).backward(dy)
+    assert seen == [x.shape]
+
+
 def test_a_batch_of_none():
     x, both, dy = inputs(torch.float32, batch=0)
     norm = made("seednorm", backend="compiled")
