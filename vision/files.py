@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import math
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,10 +32,41 @@ def written(path: Path) -> Iterator[Path]:
         raise
 
 
+def check_writable(path: Path) -> None:
+    """Make the folder of `path` and see that a file can be made there, before hours of work.
+
+    Raises OSError, with the name of what is in the way.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary.touch()
+    temporary.unlink()
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write `value`, indented."""
+    """Write `value`, indented. JSON has no NaN and no infinity: they become null, and a line says
+    which."""
+    nulls: list[str] = []
+    value = _without_nonfinite(value, "", nulls)
     with written(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    if nulls:
+        more = f" and {len(nulls) - 3} more" if len(nulls) > 3 else ""
+        print(f"{path}: not finite, null there: {', '.join(nulls[:3])}{more}", file=sys.stderr)
+
+
+def _without_nonfinite(value: Any, name: str, nulls: list[str]) -> Any:
+    """`value` with null for numbers that are not finite, whose names are added to `nulls`."""
+    if isinstance(value, dict):
+        return {k: _without_nonfinite(v, f"{name}.{k}".strip("."), nulls) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nonfinite(v, f"{name}[{i}]", nulls) for i, v in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        nulls.append(name)
+        return None
+    return value
 
 
 def file_hash(path: str | Path) -> str:

@@ -95,3 +95,16 @@ def test_what_cannot_be_tuned_is_refused_before_the_first_cell(
     error = forked(*call, *arguments, code=2).stderr
     assert re.search(expected, error), error
     assert not (tmp_path / "out").exists()
+
+
+def test_a_split_that_follows_the_seed_is_refused_beside_trials(
+    forked, small: list[str], tmp_path: Path
+) -> None:
+    kept = [text for text in small if not text.startswith(("optim.", "trainer.epochs"))]
+    text = GRID.format(root=ROOT, small=", ".join(kept))
+    overlay = f"[{ROOT}/configs/vit_ti.yaml, {ROOT}/configs/data/split_by_seed.yaml]"
+    (tmp_path / "grid.yaml").write_text(text.replace(f"[{ROOT}/configs/vit_ti.yaml]", overlay))
+    said = forked("tools/compare.py", tmp_path / "grid.yaml", f"output_dir={tmp_path}", code=2)
+    (line,) = said.stderr.splitlines()
+    assert "data.split_seed = 0: other runs of this task split by 5, so that images" in line
+    assert not (tmp_path / "grid").exists()

@@ -1,6 +1,8 @@
 """`tools/evaluate.py` through its command line."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ from safetensors.torch import save_file
 from vision.checkpoints.export import load_exported
 from vision.checkpoints.model_card import wilson
 from vision.evaluation.classifier import load_classifier
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_metrics_of_a_run_are_found_again(tool, trained: Path) -> None:
@@ -56,7 +60,7 @@ def test_an_overlay_says_where_the_images_are(forked, trained: Path, tmp_path: P
         "tools/evaluate.py", trained, "configs/data/imagefolder.yaml", f"data.root={tmp_path}",
         "data.num_workers=0", "--output", tmp_path / "metrics",
     )  # fmt: skip
-    metrics = json.loads((tmp_path / "metrics" / "evaluate_test.json").read_text())
+    metrics = json.loads((tmp_path / "metrics" / "evaluate_validation.json").read_text())
     assert metrics["images"] == 60
     # mostly training images, prepared as in training: only then are they recognised
     assert metrics["top1"] > 60
@@ -122,7 +126,7 @@ def test_a_timm_model_with_local_weights(forked, tmp_path: Path) -> None:
         "tools/evaluate.py", name, "--weights", tmp_path / "weights.safetensors",
         "configs/data/imagefolder.yaml", f"data.root={tmp_path}", "--output", tmp_path / "out",
     )  # fmt: skip
-    metrics = json.loads((tmp_path / "out" / "evaluate_test.json").read_text())
+    metrics = json.loads((tmp_path / "out" / "evaluate_validation.json").read_text())
     assert metrics["images"] == 6
 
 
@@ -165,3 +169,43 @@ def test_calibration_classes_and_corruptions_are_evaluated(
     assert len(noise) == len(metrics["corruptions"]["jpeg"]) == 5
     assert noise[4] < noise[0] <= metrics["top1"] + 3
     assert "gaussian_noise" in result.stdout
+
+
+def test_weights_of_a_run_that_diverged_are_refused(forked, trained: Path, tmp_path: Path) -> None:
+    content = torch.load(trained / "last.ckpt", weights_only=True)
+    content["state_dict"]["model.head.bias"][2] = float("nan")
+    torch.save(content, tmp_path / "last.ckpt")
+    for tool, more in (("evaluate", []), ("anatomy", ["--output", tmp_path / "a.png"])):
+        run = [tmp_path / "last.ckpt"] if tool == "evaluate" else ["--run", tmp_path / "last.ckpt"]
+        said = forked(f"tools/{tool}.py", *run, *more, code=2)
+        assert said.stderr.splitlines()[-1].startswith(
+            f"error: {tmp_path}/last.ckpt: head.bias holds numbers that are not finite; a run that "
+        )
+
+
+def test_without_a_test_split_what_is_evaluated_is_called_validation(
+    forked, trained: Path, tmp_path: Path
+) -> None:
+    where = ["data.test_split=null", "--output", tmp_path]
+    said = forked("tools/evaluate.py", trained, *where)
+    assert said.stdout.startswith("no data.test_split: the validation split\n")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["confusion_validation.png", "evaluate_validation.json"]
+    assert json.loads((tmp_path / names[1]).read_text())["split"] == "validation"
+
+
+def test_an_upload_needs_an_export_and_a_token_and_is_refused_before_anything(
+    trained: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    def said(*arguments: object) -> str:
+        command = [sys.executable, "tools/evaluate.py", trained, *arguments]
+        alone = environment | {"HF_TOKEN": "", "HF_HOME": str(tmp_path / "hub")}
+        done = subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True)
+        assert done.returncode == 2 and done.stdout == ""
+        return done.stderr.splitlines()[-1]
+
+    assert said("--push-to-hub", "me/vit").endswith("give --export DIR too")
+    line = said("--export", tmp_path / "out", "--push-to-hub", "me/vit")
+    assert line.startswith("error: --push-to-hub me/vit: Token is required")
+    assert line.endswith("a token that may write (hf auth login, or HF_TOKEN)")
+    assert not (tmp_path / "out").exists()

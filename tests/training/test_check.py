@@ -49,6 +49,10 @@ def check(config: Config) -> None:
         (["data.name=folder", "data.root=/no/such"], ["data.root", "/no/such"]),
         (["norm.module=nowhere.py"], ["norm.module = nowhere.py", "no such file"]),
         (["optim.lr=0"], ["optim.lr = 0", "more than 0"]),
+        (
+            ["data.augment.auto_augment=rand-m9", "data.augment.color_jitter=0.4"],
+            ["data.augment.color_jitter = 0.4", "rand-m9, which replaces it", "set it to 0"],
+        ),
         (["optim.lr=.nan"], ["optim.lr = nan"]),
         (["model.drop_path_rate=1"], ["model.drop_path_rate = 1", "less than 1"]),
         (["data.crop_pct=0"], ["data.crop_pct = 0"]),

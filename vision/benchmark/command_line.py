@@ -57,7 +57,6 @@ def write_record(results: Sequence[Any], file: Path | None) -> None:
             "environment": environment_record(),
             "results": [asdict(r) for r in results],
         }
-        file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, record)
 
 

@@ -25,17 +25,6 @@ State = dict[str, Tensor]
 _OF_TRAINING = ("backend", "coefficient_dropout", "device", "dtype")
 
 
-def check_finite(source: str, state: Mapping[str, Tensor]) -> None:
-    """Raise ValueError, naming them, if tensors hold NaN or infinity."""
-    broken = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
-    if broken:
-        raise ValueError(
-            f"model.init_from = {source}: {broken[0]} holds numbers that are not finite"
-            f"{f', and so do {len(broken) - 1} more tensors' if len(broken) > 1 else ''}; a run "
-            "that diverged wrote it, take an earlier checkpoint"
-        )
-
-
 def adapt(source: str, state: State, model: nn.Module) -> tuple[State, list[str]]:
     """The tensors under the model's names and with its shapes, as far as timm converts them.
 

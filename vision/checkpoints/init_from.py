@@ -11,13 +11,12 @@ from torch import Tensor, nn
 
 from vision.checkpoints.fit import (
     adapt,
-    check_finite,
     check_heads,
     check_leftovers,
     other_option,
 )
 from vision.checkpoints.mae_names import with_encoder_prefix, without_decoder
-from vision.checkpoints.read import find_checkpoint, read_checkpoint, state_dict_of
+from vision.checkpoints.read import check_finite, find_checkpoint, read_checkpoint, state_dict_of
 from vision.config.schema import ModelConfig
 from vision.norms import norm_parameters
 from vision.norms.recognize import is_norm
@@ -71,8 +70,7 @@ def initialize_from(
     the model has no place for, another shape for one or numbers that are not finite, or was
     trained with another norm.
     """
-    file = find_checkpoint(source)
-    content = read_checkpoint(file) if content is None else content
+    content = read_checkpoint(find_checkpoint(source)) if content is None else content
     if blocks is not None:
         _check_blocks(source, content, blocks)
         check_heads(source, _record(content).get("model", {}), model)
@@ -89,7 +87,7 @@ def initialize_from(
     model.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
     loaded = sorted(state.keys() & own.keys())
     return LoadReport(
-        source=str(file),
+        source=source,
         loaded=tuple(loaded),
         missing=tuple(sorted(own.keys() - state.keys())),
         unexpected=tuple(sorted({*(state.keys() - own.keys()), *dropped})),
@@ -105,7 +103,7 @@ def _encoder(
     """The model's tensors; the file's, under the model's names; those of a decoder that are left
     out; the shapes that the file has; and what was adapted."""
     own, state = model.state_dict(), clean_state_dict(state_dict_of(content))
-    check_finite(source, state)
+    check_finite(state, f"model.init_from = {source}")
     dropped: tuple[str, ...] = ()
     if "decoder_embed.weight" in own:
         state = with_encoder_prefix(state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,23 @@ def state_dict_of(content: dict[str, Any], ema: bool = False) -> dict[str, Tenso
     return tensors
 
 
+def check_finite(state: Mapping[str, Tensor], source: str) -> None:
+    """Raise ValueError, naming them, if tensors hold NaN or infinity."""
+    broken = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
+    if broken:
+        raise ValueError(
+            f"{source}: {broken[0]} holds numbers that are not finite"
+            f"{f', and so do {len(broken) - 1} more tensors' if len(broken) > 1 else ''}; a run "
+            "that diverged wrote it, take an earlier checkpoint"
+        )
+
+
 def load_strict(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Load every tensor of `model` from `state`, with none left over. Raises ValueError."""
+    """Load every tensor of `model` from `state`, with none left over.
+
+    Raises ValueError if they do not fit, or hold numbers that are not finite.
+    """
+    check_finite(state, source)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

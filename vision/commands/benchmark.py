@@ -15,6 +15,7 @@ import sys
 from typing import NoReturn
 
 from vision.errors import ConfigError, run_tool
+from vision.files import check_writable
 
 SUBJECTS = {
     "norms": "each norm in each of its implementations, against nn.LayerNorm",
@@ -40,6 +41,8 @@ def main() -> None:
             subject.set_defaults(run=module.run)
             module.add_arguments(subject)
     arguments = parser.parse_args()
+    if getattr(arguments, "json", None) is not None:
+        check_writable(arguments.json)
     try:
         arguments.run(arguments)
     except ConfigError:

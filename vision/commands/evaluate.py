@@ -31,8 +31,11 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="default: 64")
     parser.add_argument("--output", metavar="DIR", help="default: next to the checkpoint")
     parser.add_argument("--export", metavar="DIR", help="only write it for timm and Hugging Face")
+    parser.add_argument("--push-to-hub", metavar="REPO", help="upload what --export wrote")
     parser.add_argument("--corruptions", metavar="NAME,...", help="also top-1 under these, or: all")
     arguments = parser.parse_intermixed_args()
+    if arguments.push_to_hub is not None and arguments.export is None:
+        parser.error("--push-to-hub uploads an export: give --export DIR too")
     files, overrides = split_arguments(arguments.data)
 
     from vision.evaluation.evaluate import report_evaluation  # imports torch and timm: seconds

@@ -53,10 +53,11 @@ def main() -> None:
         from vision.training.train import train
 
         summary = train(loaded.config, arguments.resume)
-    final = {k: v for k, v in summary["metrics"].items() if k.startswith("test/")}
+    stage = "test/"
     if loaded.config.data.test_split is None:
+        stage = "val/"
         print("no data.test_split: the last weights on the validation split")
-        final = {k.replace("test/", "val/"): v for k, v in final.items()}
+    final = {k: v for k, v in summary["metrics"].items() if k.startswith(stage)}
     print("\n".join(f"{k:<16} {v:.4g}" for k, v in final.items()))
 
 

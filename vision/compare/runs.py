@@ -55,9 +55,12 @@ def check_cells(config: CompareConfig, cells: Mapping[str, Sequence[Cell]]) -> N
     """Raise ConfigError, naming the cell, if one of them cannot be run or has not the metric."""
     check_costs(config)
     built = set()
+    splits: dict[str, int] = {}  # of each task's trials, which come first
     for cell in chain.from_iterable(cells.values()):
         try:
             run = load_checked(cell.from_scratch()).config
+            if config.tuning(cell.task) is not None:
+                _check_split(splits.setdefault(cell.task, run.data.split_seed or 0), run)
             model = (cell.task, cell.variant, cell.trial and cell.trial.name)
             if model not in built:  # seeds share a model
                 check_build(run)
@@ -66,6 +69,15 @@ def check_cells(config: CompareConfig, cells: Mapping[str, Sequence[Cell]]) -> N
                 built.add(model)
         except (ValueError, FileNotFoundError) as error:
             raise ConfigError(f"{cell}: {error}") from None
+
+
+def _check_split(first: int, run: Config) -> None:
+    """Images that a trial is judged by must not be test images of a run."""
+    if (run.data.split_seed or 0) != first:
+        raise ValueError(
+            f"data.split_seed = {run.data.split_seed}: other runs of this task split by {first}, "
+            "so that images which choose its settings test it; with tune, give all runs one split"
+        )
 
 
 def _check_metrics(config: CompareConfig, cell: Cell, run: Config) -> None:

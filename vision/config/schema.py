@@ -43,6 +43,7 @@ class ModelConfig:
     global_pool: str | None = None  # "token", "avg", "map" (ViT); "avg" (ConvNeXt)
     drop_rate: float = setting(0.0, at_least=0, less_than=1)  # dropout before the classifier
     drop_path_rate: float = setting(0.0, at_least=0, less_than=1)  # stochastic depth, by depth
+    pretrained: bool = False  # start from timm's weights of that name, norms as below
     init_from: str | None = None  # run directory, .ckpt, .safetensors or .pth to start from
     # if the file has another norm: refuse it, start all norms fresh, take over scale and shift, or
     # fit the norms, too, to the file's on some training images
@@ -57,7 +58,7 @@ class AugmentConfig:
     scale: list[float] = setting([0.08, 1.0], length=2)  # area of the random crop
     ratio: list[float] = setting([0.75, 4 / 3], length=2)  # its aspect ratio
     hflip: float = setting(0.5, at_least=0, at_most=1)  # probability of a horizontal flip
-    color_jitter: float = 0.0  # strength; ignored by timm when auto_augment is set
+    color_jitter: float = 0.0  # strength; 0 beside auto_augment, which replaces it
     auto_augment: str | None = None  # e.g. rand-m9-mstd0.5-inc1
     re_prob: float = setting(0.0, at_least=0, at_most=1)  # random erasing: probability
     re_mode: Literal["const", "rand", "pixel"] = "pixel"

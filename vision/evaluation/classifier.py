@@ -85,11 +85,12 @@ def load_timm(name: str, weights: str) -> Classifier:
 
 def with_data(
     classifier: Classifier, files: Sequence[str], overrides: Sequence[str], split: str
-) -> Classifier:
+) -> tuple[Classifier, str]:
     """The same classifier, with the data of `files` and `overrides` as its validation split.
 
     A file only says where the images come from: size, channels, mean, std and crop stay those that
-    the model was trained with, unless an override names them. `split`: "validation" or "test".
+    the model was trained with, unless an override names them. `split`: "validation" or "test";
+    the one that is taken is returned too: validation where there is no `data.test_split`.
     """
     data = dataclasses.asdict(classifier.config.data)
     if files:
@@ -97,6 +98,8 @@ def with_data(
         data.update({key: given[key] for key in _DATA_SOURCE})
     loaded = load_config([], overrides, [Source(str(classifier.file), {"data": data}, {})])
     found = loaded.config.data
+    if found.test_split is None:
+        split = "validation"
     name = (found.test_split if split == "test" else None) or found.val_split
     # the other splits need not exist
     found = dataclasses.replace(
@@ -107,7 +110,7 @@ def with_data(
     except (ValueError, FileNotFoundError) as error:
         raise loaded.locate(error) from None
     config = dataclasses.replace(classifier.config, data=found)
-    return dataclasses.replace(classifier, config=config)
+    return dataclasses.replace(classifier, config=config), split
 
 
 def recognized(

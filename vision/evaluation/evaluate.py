@@ -14,6 +14,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from vision.checkpoints.export import export_model
+from vision.checkpoints.hub import check_hub, push
 from vision.datasets.corruptions import SEVERITIES, corrupt, corruption_names
 from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.dataset import Batch
@@ -22,7 +23,7 @@ from vision.environment import choose_device
 from vision.errors import ConfigError
 from vision.evaluation.classifier import Classifier, load_classifier, load_timm, with_data
 from vision.evaluation.confusion import plot_confusion
-from vision.files import write_json
+from vision.files import check_writable, write_json
 from vision.metrics.classification import (
     ClassificationMetrics,
     last_if_not_finite,
@@ -133,6 +134,7 @@ def report_evaluation(
     batch_size: int,
     output: str | None,
     export: str | None,
+    push_to_hub: str | None = None,
     corruptions: str | None = None,
 ) -> None:
     """What `tools/evaluate.py` does: load, then export, or evaluate, print and write.
@@ -140,11 +142,13 @@ def report_evaluation(
     Raises ConfigError for what the user can mend.
     """
     try:
+        if push_to_hub is not None:
+            check_hub(push_to_hub)
         if weights is not None:
             classifier = load_timm(model, weights)
         else:
             classifier = load_classifier(model, checkpoint, ema)
-        classifier = with_data(classifier, files, overrides, split)
+        classifier, found = with_data(classifier, files, overrides, split)
         if export is not None:
             export_model(
                 classifier.model,
@@ -154,19 +158,23 @@ def report_evaluation(
                 classifier.file.parent,
             )
             print(f"exported {classifier.file} to {export}")
+            if push_to_hub is not None:
+                print(f"uploaded to {push(Path(export), push_to_hub)}")
             return
+        if found != split:
+            print(f"no data.test_split: the {found} split")
+        folder = Path(output) if output else classifier.file.parent
+        written, picture = folder / f"evaluate_{found}.json", folder / f"confusion_{found}.png"
+        for file in (written, picture):
+            check_writable(file)
         names = corruption_names(corruptions)
         metrics = evaluate(classifier, batch_size)
         if names:
             metrics["corruptions"] = corruption_accuracies(classifier, batch_size, names)
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(str(error)) from error
-    run = classifier.file.parent
-    folder = Path(output) if output else run
-    folder.mkdir(parents=True, exist_ok=True)
-    written, picture = folder / f"evaluate_{split}.json", folder / f"confusion_{split}.png"
-    write_json(written, {"source": str(classifier.file), "ema": ema, "split": split, **metrics})
-    title = f"{run.name}: {split}, top-1 {metrics['top1']:.2f} %"
+    write_json(written, {"source": str(classifier.file), "ema": ema, "split": found, **metrics})
+    title = f"{classifier.file.parent.name}: {found}, top-1 {metrics['top1']:.2f} %"
     plot_confusion(np.array(metrics["confusion"]), metrics["class_names"], picture, title)
     for key in ("images", "skipped", "parameters"):
         print(f"{key:<17} {metrics[key]:,}")

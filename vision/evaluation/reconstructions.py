@@ -19,6 +19,7 @@ from vision.datasets.image_files import image_mode, read_file
 from vision.datasets.transforms import eval_transform
 from vision.environment import choose_device
 from vision.errors import ConfigError, CorruptImageError
+from vision.files import check_writable
 from vision.models.mae import MAE
 from vision.pictures import check_finite, enlarge, write_png
 
@@ -63,6 +64,7 @@ def write_reconstructions(
 
     Raises ConfigError for what the user can mend.
     """
+    check_writable(output)
     try:
         if num_heads is None:
             hint = "; for a published file give --num-heads"
@@ -85,7 +87,6 @@ def write_reconstructions(
     inputs = torch.stack([_read(file, config.data) for file in images]).to(device)
     generator = torch.Generator().manual_seed(seed)
     grid = reconstruction_grid(model.to(device), inputs, ratio, config.data, generator)
-    output.parent.mkdir(parents=True, exist_ok=True)
     write_png(grid, output)
     print(f"written  {output}: {len(images)} rows of original, masked, reconstruction")
     if model.norm_pix_loss:

@@ -93,10 +93,16 @@ class VisionTask(pl.LightningModule):
                     f"{'null' if idle is None else str(idle).lower()}"
                 )
         model = config.model
-        if model.init_from is None and model.init_from_norms != ModelConfig().init_from_norms:
+        started = model.pretrained or model.init_from is not None
+        if not started and model.init_from_norms != ModelConfig().init_from_norms:
             raise ValueError(
                 f"model.init_from_norms = {model.init_from_norms}: of no weights; give "
                 "model.init_from, or leave it out"
+            )
+        if model.pretrained and model.init_from is not None:
+            raise ValueError(
+                f"model.pretrained = true: the weights are those of model.init_from = "
+                f"{model.init_from}; leave one of them out"
             )
 
     @classmethod

@@ -45,6 +45,7 @@ class DiTTask(VisionTask):
         "mix.mixup",
         "mix.cutmix",
         "mix.label_smoothing",
+        "model.pretrained",
         "model.norm_placement",
         "model.residual",
         "model.qk_norm",

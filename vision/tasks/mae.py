@@ -36,6 +36,7 @@ class MAETask(VisionTask):
 
     unused: ClassVar = (
         *VisionTask.unused,
+        "model.pretrained",
         "model.linear_probe",
         "model.global_pool",
         "mix.mixup",

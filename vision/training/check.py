@@ -42,3 +42,10 @@ def check_settings(config: Config) -> None:
             "it, or to the working directory on the command line"
         )
     check_trainer(config)
+    augment = config.data.augment
+    # timm's create_transform: a policy replaces colour jitter, but for 3-Augment, which has its own
+    if augment.color_jitter and augment.auto_augment and "3a" not in augment.auto_augment:
+        raise ValueError(
+            f"data.augment.color_jitter = {augment.color_jitter}: has no effect beside "
+            f"data.augment.auto_augment = {augment.auto_augment}, which replaces it; set it to 0"
+        )

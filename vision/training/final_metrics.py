@@ -13,7 +13,8 @@ def final_metrics(config: Config) -> list[str]:
     `val/fid` or `val/fd`: which of the two depends on the weights of the extractor; both are named.
     """
     task: type[VisionTask] = TASKS.get(config.task)
-    splits = [f"{stage}/{name}" for stage in ("val", "test") for name in task.metric_names(config)]
+    stages = ["val"] if config.data.test_split is None else ["val", "test"]
+    splits = [f"{stage}/{name}" for stage in stages for name in task.metric_names(config)]
     skipped = ["data/skipped"] if config.data.on_corrupt == "skip" else []
     return [*splits, *_of_callbacks(config), *skipped, "train/loss"]
 

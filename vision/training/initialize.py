@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from vision.checkpoints.init_from import initialize_from
+from vision.checkpoints.pretrained import pretrained
 from vision.checkpoints.read import find_checkpoint, read_checkpoint
 from vision.config import load_config
 from vision.config.load import Source
@@ -25,7 +26,8 @@ _BATCH = 64  # of them at a time, which bounds memory
 
 
 def initialize(task: VisionTask, data: ImageDataModule) -> str:
-    """Load `model.init_from` in the task's model, its norms as `model.init_from_norms` says.
+    """Load `model.init_from`, or timm's weights, in the task's model; norms as
+    `model.init_from_norms` says.
 
     Draws nothing from the global generators, and does the same on every rank.
 
@@ -36,9 +38,29 @@ def initialize(task: VisionTask, data: ImageDataModule) -> str:
         ValueError: the file does not fit the model, or its norms are not known.
         FileNotFoundError: there is no such file.
     """
+    model = task.config.model
+    if model.init_from is not None:
+        return _initialize(
+            task, data, model.init_from, read_checkpoint(find_checkpoint(model.init_from))
+        )
+    state, pixels = pretrained(model.name)
+    try:
+        lines = [_initialize(task, data, model.name, state)]
+    except ValueError as error:
+        key = f"model.init_from = {model.name}"
+        raise ValueError(str(error).replace(key, "model.pretrained = true")) from error
+    for key, theirs in pixels.items():
+        ours = getattr(data.config, key)
+        if len(ours) == len(theirs) and ours != theirs:
+            lines.append(f"        timm trained it with data.{key} = {theirs}, here it is {ours}")
+    return "\n".join(lines)
+
+
+def _initialize(
+    task: VisionTask, data: ImageDataModule, source: str, content: dict[str, Any]
+) -> str:
     config = task.config
-    source, how = str(config.model.init_from), config.model.init_from_norms
-    content = read_checkpoint(find_checkpoint(source))
+    how = config.model.init_from_norms
     report = initialize_from(
         task.model,
         source,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 
 from pytorch_lightning.utilities import rank_zero_only
+
+from vision.notices import is_first_process
 
 
 @rank_zero_only
@@ -14,14 +17,25 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
+class _StderrHandler(logging.Handler):
+    """Writes to what is sys.stderr at that moment: a progress bar puts itself there, and keeps
+    lines above it. logging.StreamHandler would write into the bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
 def set_up_logging() -> None:
-    """Show this package's messages (which kernel a norm uses); silence expected warnings."""
-    own = logging.getLogger("vision")
-    own.setLevel(logging.INFO)
-    if not own.handlers:
-        own.addHandler(logging.StreamHandler())
-    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    """Show this package's messages (which kernel a norm uses) and other people's warnings, but for
+    those that are expected."""
+    handler = _StderrHandler()
+    for name, level in (
+        ("vision", logging.INFO if is_first_process() else logging.WARNING),
+        ("pytorch_lightning", logging.WARNING),
+        ("lightning_fabric", logging.WARNING),  # how many processes joined, by each of them
+    ):
+        logging.getLogger(name).setLevel(level)
+        logging.getLogger(name).handlers[:] = [handler]
     for expected in (
         ".*does not have many workers.*",  # workers do not pay off on small images
         ".*your dataloader is not resumable.*",  # its sampler takes its position from the trainer

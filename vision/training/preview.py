@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vision.config.schema import Config
-from vision.files import written
+from vision.files import check_writable, written
 from vision.training.train import open_data
 
 _INCHES = 1.5  # of an image
@@ -27,6 +27,7 @@ def write_preview(config: Config, number: int, output: Path) -> None:
     Raises:
         ValueError: the data cannot be opened, or are latents, which are no images.
     """
+    check_writable(output)
     data, _ = open_data(config)
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (config.data.mean, config.data.std))
     shown = list(_first(data.train_dataloader(), number))
@@ -46,7 +47,6 @@ def write_preview(config: Config, number: int, output: Path) -> None:
         axis.set_title(_short(data.class_names[target]), fontsize=8)
     size = "x".join(str(n) for n in shown[0][0].shape[1:])
     figure.suptitle(f"{data.describe()}; as trained on, {size}", fontsize=9)
-    output.parent.mkdir(parents=True, exist_ok=True)
     with written(output) as temporary:
         figure.savefig(temporary, dpi=120, format=output.suffix.removeprefix(".") or "png")
     print(f"written  {output}: the first {len(shown)} training images")

@@ -138,7 +138,10 @@ def _run(
     """
     try:
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        trainer.test(task, datamodule=data, verbose=False)
+        if task.config.data.test_split is not None:
+            trainer.test(task, datamodule=data, verbose=False)
+        elif task.epochs % task.config.trainer.val_every_n_epochs:  # the last epoch had none
+            trainer.validate(task, datamodule=data, verbose=False)
     except SIGTERMException:
         say(
             f"stopped by a signal at step {trainer.global_step}, all is saved; --resume continues "
@@ -172,14 +175,15 @@ def _run(
 
 
 def create_task(config: Config, data: ImageDataModule, resumed: bool = False) -> VisionTask:
-    """The LightningModule of `config.task`, its weights from `model.init_from` where given.
+    """The LightningModule of `config.task`, its weights from `model.init_from` or timm if asked.
 
     Not if it is `resumed`: then all its weights come from the run's own checkpoint.
     """
     create = TASKS.get(config.task)
     task: VisionTask = create(config, data.class_names, data.steps_per_epoch)
     data.draws = task.draws
-    if config.model.init_from is not None and not resumed:
+    start = config.model.pretrained or config.model.init_from is not None
+    if start and not resumed:
         say(initialize(task, data))
         if task.ema is not None:
             task.ema.set(task.model)

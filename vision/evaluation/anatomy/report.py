@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from vision.errors import ConfigError
 from vision.evaluation.anatomy.measure import FACTORS, Anatomy
 from vision.evaluation.anatomy.subjects import WARM_UP, measure_named, measure_run
-from vision.files import written
+from vision.files import check_writable, written
 from vision.norms import list_norms
 
 _SHOWN = (0.01, 1.0, 100.0)  # factors in the table
@@ -47,6 +47,7 @@ def report_anatomy(
 
     None stands for the defaults in --help. Raises ConfigError for what the user can mend.
     """
+    check_writable(output)
     try:
         if run is not None:
             images = 8 if images is None else images
@@ -67,7 +68,6 @@ def report_anatomy(
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(str(error)) from error
     print(f"{caption}\n\n{_table(anatomies)}\n\n{_DEFINITIONS}")
-    output.parent.mkdir(parents=True, exist_ok=True)
     figure = _picture(anatomies, size, caption, ordered=run is not None)
     with written(output) as temporary:
         figure.savefig(temporary, dpi=110, format=output.suffix.removeprefix("."))

@@ -18,13 +18,16 @@ from vision.evaluation.generative.compare import compare_image_sets, with_statis
 from vision.evaluation.generative.extractors import create_extractor
 from vision.evaluation.generative.image_set import open_image_set
 from vision.evaluation.generative.saved_statistics import StatisticsCache, write_statistics
-from vision.files import write_json
+from vision.files import check_writable, write_json
 from vision.metrics.base import Options
 from vision.registry import METRICS
 
 
 def report_comparison(arguments: dict[str, Any]) -> None:
     """Compare what the command line names. Raises ConfigError for what its user can mend."""
+    for key in ("json", "save_stats"):
+        if arguments[key] is not None and torchrun_rank()[0] == 0:
+            check_writable(Path(arguments[key]))
     try:
         device = choose_device(arguments["device"])
         with process_group(device):
@@ -36,7 +39,6 @@ def report_comparison(arguments: dict[str, Any]) -> None:
     print_result(result)
     if arguments["json"] is not None:
         path = Path(arguments["json"])
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, result)
         print(f"written {path}")
 

@@ -11,10 +11,30 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
+from rich.progress import TaskID
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's bar, with epochs counted from 1."""
+    """Lightning's bar of the epoch, counted from 1, and one of the whole run, in optimizer steps;
+    each with the time that is left."""
+
+    _run: TaskID | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Add the run's bar, at the step that it starts or goes on from."""
+        super().on_train_start(trainer, pl_module)
+        if self.progress is not None:
+            self._run = self.progress.add_task(
+                "Run", total=pl_module.steps, completed=trainer.global_step
+            )
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Advance both."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self.progress is not None and self._run is not None:
+            self.progress.update(self._run, completed=trainer.global_step)
 
     def _get_train_description(self, current_epoch: int) -> str:
         return f"Epoch {current_epoch + 1}/{self.trainer.max_epochs} "
