@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vision.norms.base import Norm, cast, check_eps, fill
 from vision.norms.fused import FusedNorm
-from vision.norms.kernels.ops import Kernel, draw_mask
+from vision.norms.kernels.ops import Kernel
 from vision.norms.registry import register_norm
 from vision.norms.rmsnorm import divide_by_rms
 
@@ -170,17 +170,12 @@ class SeeDNorm(FusedNorm):
         self, x: Tensor, backend: str, modulation: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
         parameters = (self.alpha, self._divided_beta(x), self.gamma)
-        mask, keep = None, 1.0
-        if self.training and self._dropout() > 0:
-            keep = 1 - self._dropout()
-            mask = draw_mask(x, self.num_heads, keep)
         return self.kernel(
             x,
             *parameters,
             num_heads=self.num_heads,
             eps=self.eps,
-            mask=mask,
-            keep=keep,
+            keep=1 - self._dropout() if self.training else 1.0,
             backend=backend,
             modulation=modulation,
         )

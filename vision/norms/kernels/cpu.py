@@ -125,6 +125,12 @@ def addresses(source: Path, dtype: torch.dtype) -> tuple[int, int]:
 
 
 @cache
+def keep_mask_address() -> int:
+    """Where the function behind `keep_mask` is, for `direct_call`."""
+    return ctypes.cast(function(_KEEP_MASK, "keep_mask"), _POINTER).value or 0
+
+
+@cache
 def direct_call() -> Any:
     """`vision::fused_norm` of cpu/dispatch.cpp; None, which is said, where it cannot be built."""
     try:

@@ -77,8 +77,9 @@ class Kernel:
             parameters: `[D]` or `[1]`, any floating dtype; None where one is lacking.
             num_heads: Equal parts of a row that have a coefficient each.
             eps: Added to the mean square.
-            mask: `[..., H]` bool, contiguous: false where a head's coefficient is dropped.
-            keep: Probability that one is not, by which the others are divided.
+            mask: `[..., H]` bool, contiguous: false where a head's coefficient is dropped. Where
+                `keep` is below 1 and none is given, `draw_mask` draws it.
+            keep: Probability that a coefficient is not dropped, by which the others are divided.
             backend: "triton" or "compiled"; see `choose_backend`.
             modulation: Scale and shift, `[B, 1, D]`, for x of `[B, N, D]`: the result is then
                 y (1 + scale) + shift, in the same pass by the C++ kernel.
@@ -89,7 +90,7 @@ class Kernel:
         Raises:
             ValueError: the norm has no such backend.
         """
-        settings = (mask, num_heads, eps, keep)
+        drawn = mask is None and keep < 1
         if (
             backend == "compiled"
             and not _is_traced(x)
@@ -98,10 +99,12 @@ class Kernel:
             addresses = cpu.addresses(self.source, x.dtype)
             given = self._fill(x, parameters)
             inside = modulation if modulation and modulation[0].dtype is x.dtype else None
-            more = inside or (None, None)
+            more = (cpu.keep_mask_address() if drawn else 0, *(inside or (None, None)))
+            settings = (mask, num_heads, eps, keep)
             y = direct(self.title, *addresses, self.kept_count, x, given, *settings, *more)
         else:
-            inside, out = None, self.forward(x, *parameters, *settings, backend)
+            mask = draw_mask(x, num_heads, keep) if drawn else mask
+            inside, out = None, self.forward(x, *parameters, mask, num_heads, eps, keep, backend)
             y = out[0] if self.kept_count else out
         if modulation is None or inside:
             return y
@@ -228,7 +231,7 @@ def draw_mask(x: Tensor, num_heads: int, keep: float) -> Tensor:
     """Which coefficients of `x`, `[..., D]`, dropout keeps: bool `[..., num_heads]`.
 
     Drawn by the generator of x's device. On the CPU that gives a key only, as drawing numbers one
-    by one would cost more than the norm.
+    by one would cost more than the norm. cpu/dispatch.cpp does the same in a direct call.
     """
     shape = (*x.shape[:-1], num_heads)
     if x.device.type != "cpu":

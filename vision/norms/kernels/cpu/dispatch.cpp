@@ -6,10 +6,12 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/randint.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include <array>
+#include <limits>
 #include <string>
 
 namespace {
@@ -76,6 +78,18 @@ void call(int64_t function, const Tensor& x, const Parameters& given, const Tens
       address(modulation.dshift), tokens, at::get_num_threads());
 }
 
+// Which coefficients dropout keeps, bool [..., heads]: those that ops.py draws for the same generator.
+Tensor draw_mask(int64_t function, const Tensor& x, int64_t heads, double keep) {
+  auto shape = x.sizes().vec();
+  shape.back() = heads;
+  const Tensor mask = at::empty(shape, x.options().dtype(at::kBool));
+  const int64_t key =
+      at::randint(std::numeric_limits<int64_t>::max(), {}, at::kLong).item<int64_t>();
+  reinterpret_cast<void (*)(void*, int64_t, uint64_t, double, int)>(function)(
+      mask.data_ptr(), mask.numel(), static_cast<uint64_t>(key), keep, at::get_num_threads());
+  return mask;
+}
+
 // What a backward gives can be used, but has no gradient itself.
 struct LastDerivative : torch::autograd::Function<LastDerivative> {
   static variable_list forward(AutogradContext* ctx, const Tensor& dy, const Tensor& x,
@@ -97,12 +111,12 @@ struct FusedNorm : torch::autograd::Function<FusedNorm> {
 
   static Tensor forward(AutogradContext* ctx, const std::string& title, int64_t forward_function,
                         int64_t backward_function, int64_t kept, const Tensor& x, const Maybe& p0,
-                        const Maybe& p1, const Maybe& p2, const Maybe& p3, const Maybe& dropped,
-                        int64_t num_heads, double eps, double keep, const Maybe& scale,
-                        const Maybe& shift) {
+                        const Maybe& p1, const Maybe& p2, const Maybe& p3, const Maybe& given,
+                        int64_t num_heads, double eps, double keep, int64_t draw,
+                        const Maybe& scale, const Maybe& shift) {
     const Parameters parameters{p0.value_or(Tensor()), p1.value_or(Tensor()),
                                 p2.value_or(Tensor()), p3.value_or(Tensor())};
-    const Tensor mask = dropped.value_or(Tensor());
+    const Tensor mask = draw != 0 ? draw_mask(draw, x, num_heads, keep) : given.value_or(Tensor());
     const Settings settings{num_heads, keep, eps};
     const auto options = x.options().dtype(wide(x));
     auto shape = x.sizes().vec();
@@ -127,7 +141,7 @@ struct FusedNorm : torch::autograd::Function<FusedNorm> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
-    constexpr int before = 5, after = 6;  // arguments of forward beside the parameters
+    constexpr int before = 5, after = 7;  // arguments of forward beside the parameters
     variable_list result(before + kParameters + after);
     const Tensor& dy = gradients[0];
     if (!dy.defined()) return result;
@@ -170,8 +184,8 @@ struct FusedNorm : torch::autograd::Function<FusedNorm> {
       first += size;
     }
     if (modulation.scale.defined()) {
-      result[before + kParameters + 4] = modulation.dscale.to(modulation.scale.scalar_type());
-      result[before + kParameters + 5] = modulation.dshift.to(modulation.shift.scalar_type());
+      result[before + kParameters + 5] = modulation.dscale.to(modulation.scale.scalar_type());
+      result[before + kParameters + 6] = modulation.dshift.to(modulation.shift.scalar_type());
     }
     return result;
   }
@@ -180,12 +194,13 @@ struct FusedNorm : torch::autograd::Function<FusedNorm> {
 Tensor fused_norm(c10::string_view title, int64_t forward, int64_t backward, int64_t kept,
                   const Tensor& x, const std::vector<Tensor>& parameters,
                   const std::optional<Tensor>& mask, int64_t num_heads, double eps, double keep,
-                  const std::optional<Tensor>& scale, const std::optional<Tensor>& shift) {
+                  int64_t draw, const std::optional<Tensor>& scale,
+                  const std::optional<Tensor>& shift) {
   const auto maybe = [&](size_t k) {
     return k < parameters.size() ? std::optional<Tensor>(parameters[k]) : std::nullopt;
   };
   return FusedNorm::apply(std::string(title), forward, backward, kept, x, maybe(0), maybe(1),
-                          maybe(2), maybe(3), mask, num_heads, eps, keep, scale, shift);
+                          maybe(2), maybe(3), mask, num_heads, eps, keep, draw, scale, shift);
 }
 
 }  // namespace
@@ -193,6 +208,7 @@ Tensor fused_norm(c10::string_view title, int64_t forward, int64_t backward, int
 TORCH_LIBRARY_FRAGMENT(vision, library) {
   library.def(
       "fused_norm(str title, int forward, int backward, int kept, Tensor x, Tensor[] parameters, "
-      "Tensor? mask, int num_heads, float eps, float keep, Tensor? scale, Tensor? shift) -> Tensor",
+      "Tensor? mask, int num_heads, float eps, float keep, int draw, Tensor? scale, Tensor? shift) "
+      "-> Tensor",
       &fused_norm);
 }

@@ -17,7 +17,8 @@
 template <typename S> struct Line { S a, c, gain; };
 
 template <typename S, typename Formula> struct Elementwise {
-  static constexpr int vectors = 4;  // sums over the rows of g f, g, g f' x, g f' per channel
+  // sums over the rows of g f and of g per channel; in the third, of the scalars' gradients
+  static constexpr int vectors = 3;
   static constexpr bool shifted = Formula::scalars > 1;
   const Call<S>& call;
   const Line<S> line;
@@ -35,31 +36,29 @@ template <typename S, typename Formula> struct Elementwise {
                 S* __restrict total) {
     const S* __restrict w = call.parameters[Formula::scalars];
     const S a = line.a, c = line.c, gain = line.gain;
-    S *__restrict dw = total, *__restrict db = dw + call.step(), *__restrict da = db + call.step();
-    S* __restrict dc = da + call.step();
-#pragma omp simd
+    S *__restrict dw = total, *__restrict db = dw + call.step();
+    S da = 0, dc = 0;
+#pragma omp simd reduction(+ : da, dc)
     for (int64_t i = 0; i < call.dim; ++i) {
       const S z = a * x[i] + c, value = Formula::value(z);
-      const S slope = g[i] * (gain * Formula::slope(z, value));
+      const S slope = w[i] * g[i] * (gain * Formula::slope(z, value));
       dw[i] += g[i] * (gain * value);
       db[i] += g[i];
-      da[i] += slope * x[i];
-      if (shifted) dc[i] += slope;
-      dx[i] = a * (w[i] * slope);
+      da += slope * x[i];
+      if (shifted) dc += slope;
+      dx[i] = a * slope;
     }
+    S* const scalars = db + call.step();
+    scalars[0] += da;
+    scalars[1] += dc;
   }
 
   static void finish(const Call<S>& call, const S* total, S* gradients) {
-    const S *w = call.parameters[Formula::scalars], *da = total + 2 * call.step();
-    const auto weighted = [=](const S* sums) {
-      return sum<S>(call.dim, [=](auto v, int64_t i) {
-        return v.load(w + i) * v.load(sums + i);
-      });
-    };
-    Formula::chain(call, weighted(da), shifted ? weighted(da + call.step()) : S{0}, gradients);
+    const S *db = total + call.step(), *scalars = db + call.step();
+    Formula::chain(call, scalars[0], scalars[1], gradients);
     S* const dw = gradients + Formula::scalars;
     std::copy(total, total + call.dim, dw);
-    std::copy(total + call.step(), total + call.step() + call.dim, dw + call.dim);
+    std::copy(db, db + call.dim, dw + call.dim);
   }
 
  private:

@@ -9,7 +9,10 @@ template <typename S> struct RMSNorm {
   explicit RMSNorm(const Call<S>& given) : call(given) {}
 
   void forward(int64_t row, const S* x, S* y) {
-    const S r = call.rstd[row] = inverse_rms(x, call), *w = call.parameters[0];
+    const S squares = sum<S>(call.dim, [=](auto v, int64_t i) {
+      return v.load(x + i) * v.load(x + i);
+    });
+    const S r = call.rstd[row] = inverse_rms(squares, call), *w = call.parameters[0];
     each<S>(call.dim,
             [=](auto v, int64_t i) { v.store(y + i, v.load(w + i) * (v.load(x + i) * r)); });
   }

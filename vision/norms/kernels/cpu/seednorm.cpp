@@ -34,12 +34,19 @@ template <typename S> struct SeeDNorm {
   void forward(int64_t row, const S* x, S* y) {
     S *s = call.heads_kept + row * call.heads, *own = e.data();
     const S *a = alpha, *b = beta, *c = gamma;
-    head_sums<S>(call.heads, layout.width,
-                 [=](auto v, int64_t i) { return v.load(x + i) * v.load(b + i); }, s);
+    SecondSum<S> squares;
+    head_sums<S>(
+        call.heads, layout.width,
+        [&](auto v, int64_t i) {
+          const auto x_i = v.load(x + i);
+          squares.add(v, x_i * x_i);
+          return x_i * v.load(b + i);
+        },
+        s);
 #pragma omp simd
     for (int64_t h = 0; h < call.heads; ++h) s[h] = fast_tanh(s[h]);
     drop(row, s, own);
-    const S r = call.rstd[row] = inverse_rms(x, call);
+    const S r = call.rstd[row] = inverse_rms(squares.total(), call);
     layout.each_element([=](auto v, int64_t i, auto of) {
       v.store(y + i, (of(own) * v.load(a + i) + v.load(c + i)) * (v.load(x + i) * r));
     });
@@ -53,12 +60,18 @@ template <typename S> struct SeeDNorm {
     const S r = call.rstd[row];
     S *own = e.data(), *slope = t.data();
     drop(row, s, own);
-    head_sums<S>(call.heads, layout.width,
-                 [=](auto v, int64_t i) { return v.load(g + i) * v.load(x + i) * v.load(a + i); },
-                 slope);
-    const S all = sum<S>(call.dim, [=](auto v, int64_t i) {
-      return v.load(g + i) * v.load(x + i) * v.load(c + i);
-    }) + sum<S>(call.heads, [=](auto v, int64_t h) { return v.load(own + h) * v.load(slope + h); });
+    SecondSum<S> undynamic;  // Σ g x γ
+    head_sums<S>(
+        call.heads, layout.width,
+        [&](auto v, int64_t i) {
+          const auto gx = v.load(g + i) * v.load(x + i);
+          undynamic.add(v, gx * v.load(c + i));
+          return gx * v.load(a + i);
+        },
+        slope);
+    const S dynamic = sum<S>(
+        call.heads, [=](auto v, int64_t h) { return v.load(own + h) * v.load(slope + h); });
+    const S all = undynamic.total() + dynamic;
     const S mean = r * all / static_cast<S>(call.dim);  // r³ would underflow for large x
     drop(row, slope, slope);
 #pragma omp simd

@@ -190,7 +190,33 @@ template <typename S, int bytes = kBytes, typename Count, typename Term>
   return result;
 }
 
-// The same, as one number.
+// A second sum over a row, in the pass of another: add(kind, term) in that one's term(kind, i).
+template <typename S> class SecondSum {
+ public:
+  template <int bytes>
+  [[gnu::always_inline]] void add(Vector<S, bytes>, typename Vector<S, bytes>::type term) {
+    if constexpr (bytes == kBytes) {
+      vectors += term;
+    } else if constexpr (bytes == 16) {
+      quarters += term;
+    } else {
+      halves += term;
+    }
+  }
+  [[gnu::always_inline]] void add(One<S>, S term) { ones += term; }
+  S total() const {
+    const auto left = Vector<S, kBytes / 2>::quarter(halves) + quarters;
+    return Vector<S, 16>::sum(Vector<S, kBytes>::quarter(vectors) + left) + ones;
+  }
+
+ private:
+  typename Vector<S, kBytes>::type vectors{};
+  typename Vector<S, kBytes / 2>::type halves{};
+  typename Vector<S, 16>::type quarters{};
+  S ones = 0;
+};
+
+// `partial_sum` as one number.
 template <typename S, typename Term> S sum(int64_t count, const Term& term) {
   return Vector<S, 16>::sum(partial_sum<S>(0, count, term));
 }
@@ -231,19 +257,17 @@ void head_sums(int64_t heads, int64_t width, const Term& term, S* out) {
 
 // tanh in float, a fraction of polynomials, which vectorizes; the library's tanhf would not, and one
 // call per head would cost as much as the rest of a row. Relative error below 4e-7. Beyond ±9 it is
-// exactly ±1, so that 1 − tanh² is 0 and no large x meets a slope that is only nearly 0.
+// exactly ±1, so that 1 − tanh² is 0 and no large x meets a slope that is only nearly 0. One choice
+// at the end, where a fraction that overflowed is dropped too, is cheaper than to limit v before.
 inline float fast_tanh(float v) {
-  float z = v > 9.0f ? 9.0f : v;  // NaN passes comparisons
-  z = z < -9.0f ? -9.0f : z;
-  const float u = z * z;
+  const float u = v * v;
   const float above =
       0.999999979f +
       u * (0.133778019f + u * (0.00349175603f + u * (2.05458612e-05f + u * 1.32666775e-08f)));
   const float below =
       1.0f + u * (0.467111167f + u * (0.0258624124f + u * (0.00032793613f + u * 7.74063357e-07f)));
-  float result = z * above / below;
-  result = v > 9.0f ? 1.0f : result;
-  return v < -9.0f ? -1.0f : result;
+  const float near = v * above / below;
+  return std::abs(v) > 9.0f ? std::copysign(1.0f, v) : near;  // NaN stays
 }
 inline double fast_tanh(double v) { return std::tanh(v); }
 
