@@ -1,11 +1,12 @@
 """Runs a script and sends its process a signal at no moment in particular, but surely in time.
 
-  python tests/killed.py SIGNAL SAVES rename|table|later SCRIPT ARGUMENTS...
+  python tests/killed.py SIGNAL SAVES MOMENT SCRIPT ARGUMENTS...
 
 The moment is counted from the SAVES-th replacement of `last.ckpt`. rename: at once, when the new
-file is whole but has not got its name yet; table: when `metrics.csv` is next replaced; later: after
-a random part of the time that the last two saves were apart. The signal is what another process
-would send.
+file is whole but has not got its name yet; table, diagnostics or previous: when `metrics.csv`,
+`diagnostics.csv` or `previous.ckpt` is next replaced; write: within 20 ms after the next
+`last.ckpt` was begun; later: after a random part of the time that the last two saves were apart.
+The signal is what another process would send.
 """
 
 import os
@@ -17,6 +18,13 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+
+REPLACED = {  # at which moment
+    "table": "metrics.csv",
+    "diagnostics": "diagnostics.csv",
+    "previous": "previous.ckpt",
+}
+MOMENTS = ("rename", "write", "later", *REPLACED)
 
 
 class Killer:
@@ -31,23 +39,33 @@ class Killer:
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         name = Path(os.fsdecode(arguments[1])).name if event == "os.rename" else None
-        if self.moment == "table" and name == "metrics.csv" and len(self.times) >= self.saves:
+        due = len(self.times) >= self.saves
+        if due and name is not None and name == REPLACED.get(self.moment):
             self.send()
+        if due and self.moment == "write" and event == "open" and is_begun(arguments[0]):
+            self.send_within(0.02)
         if name != "last.ckpt":
             return
         self.times.append(time.monotonic())
         beyond = len(self.times) - self.saves
         if self.moment == "later" and beyond == 0:
-            # the run seeds the module's own generator
-            wait = random.SystemRandom().uniform(0, self.times[-1] - self.times[-2])
-            threading.Timer(wait, self.send).start()
+            self.send_within(self.times[-1] - self.times[-2])
         elif beyond == (0 if self.moment == "rename" else 1):
             self.send()  # the clock may be late on a busy machine
+
+    def send_within(self, seconds: float) -> None:
+        # the run seeds the module's own generator
+        threading.Timer(random.SystemRandom().uniform(0, seconds), self.send).start()
 
     def send(self) -> None:
         if not self.sent:
             self.sent = True
             os.kill(os.getpid(), self.kind)
+
+
+def is_begun(path: object) -> bool:
+    """Whether a file that is opened is a `last.ckpt` before it has its name."""
+    return isinstance(path, str | os.PathLike) and Path(path).name == "last.ckpt.tmp"
 
 
 def main() -> None:

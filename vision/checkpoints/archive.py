@@ -86,7 +86,15 @@ def save_whole(content: dict[str, Any], file: Path, previous: Path | None = None
         put_in_place(temporary, file, previous)
     except (OSError, RuntimeError, ValueError) as error:
         temporary.unlink(missing_ok=True)
-        raise unwritable(file, error) from error
+        raise unwritable(file, refusal_behind(error)) from error
+
+
+def refusal_behind(error: BaseException) -> BaseException:
+    """What the system said, where torch.save failed again as it ended a file that was refused."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, OSError):
+        found = found.__context__
+    return found or error
 
 
 def unwritable(path: Path, reason: object) -> UnwritableError:
