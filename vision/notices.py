@@ -13,6 +13,12 @@ def is_first_process() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in ranks)
 
 
+def sign_of_life(libraries: str) -> None:
+    """Say that `libraries` are being loaded, which takes seconds: to a person at a terminal."""
+    if is_first_process() and sys.stderr.isatty():
+        print(f"loading {libraries} ...", file=sys.stderr, flush=True)
+
+
 @functools.cache  # a data set may be opened more than once
 def notice(line: str) -> None:
     """Print `note: LINE` to stderr, once, in the first process of a run."""

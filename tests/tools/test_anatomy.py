@@ -167,3 +167,20 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     (line,) = [line for line in result.stderr.splitlines() if "error: " in line]
     assert re.search(message, line)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_coefficients_are_drawn_by_patch_for_a_vit_with_seednorm(
+    forked, trained: Path, trained_dit: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "coefficients.png"
+    given = ["--run", trained, "--coefficients", "--output", output]
+    said = forked("tools/anatomy.py", *given, "--images", 3)
+    # norm1 and norm2 of two blocks, and the last one
+    assert said.stdout == f"written  {output}: 3 images, 5 norms\n"
+    pixels = np.asarray(Image.open(output).convert("RGB")).astype(int)
+    colored = (abs(pixels[..., 0] - pixels[..., 2]) > 30).mean()
+    assert colored > 0.02  # it has learned: beta was 0, for which all is white
+    output.unlink()
+    said = forked("tools/anatomy.py", "--run", trained_dit, *given[2:], code=2)
+    assert "expected a checkpoint of task classify" in said.stderr
+    assert not output.exists()

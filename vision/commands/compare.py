@@ -19,6 +19,7 @@ from typing import NoReturn
 from vision.compare.grid import load_compare
 from vision.config.load import split_arguments
 from vision.errors import run_tool
+from vision.notices import sign_of_life
 
 
 def main() -> None:
@@ -52,7 +53,8 @@ def main() -> None:
     _, overrides = split_arguments(arguments.overrides)
     config = load_compare(arguments.config, overrides)
 
-    from vision.compare.run_comparison import run_comparison  # imports torch and timm: seconds
+    sign_of_life("torch, timm and Lightning")
+    from vision.compare.run_comparison import run_comparison
 
     run_comparison(
         config,

@@ -16,6 +16,7 @@ from typing import NoReturn
 from vision.config import load_config
 from vision.config.load import split_arguments
 from vision.errors import ConfigError, run_tool
+from vision.notices import sign_of_life
 
 
 def main() -> None:
@@ -35,7 +36,7 @@ def main() -> None:
     if min(arguments.shard_size, arguments.batch_size) < 1:
         raise ConfigError("--shard-size and --batch-size: expected 1 or more")
 
-    # imports torch and diffusers: seconds
+    sign_of_life("torch and diffusers")
     from vision.diffusion.encode_latents import encode_latents
 
     output = Path(arguments.output)

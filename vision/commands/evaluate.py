@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from vision.config.load import split_arguments
 from vision.errors import run_tool
+from vision.notices import sign_of_life
 
 
 def main() -> None:
@@ -38,7 +39,8 @@ def main() -> None:
         parser.error("--push-to-hub uploads an export: give --export DIR too")
     files, overrides = split_arguments(arguments.data)
 
-    from vision.evaluation.evaluate import report_evaluation  # imports torch and timm: seconds
+    sign_of_life("torch and timm")
+    from vision.evaluation.evaluate import report_evaluation
 
     report_evaluation(
         files=files,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from vision.errors import run_tool
+from vision.notices import sign_of_life
 from vision.training.check import load_checked
 
 
@@ -31,7 +32,7 @@ def main() -> None:
         parser.error(f"--output {arguments.output}: expected a .png, .pdf or .svg file")
     loaded = load_checked([arguments.config, *arguments.more])
 
-    # imports torch and timm: seconds
+    sign_of_life("torch and timm")
     from vision.training.preview import write_preview
 
     with loaded.located():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from vision.errors import run_tool
+from vision.notices import sign_of_life
 
 
 def main() -> None:
@@ -38,7 +39,7 @@ def main() -> None:
     if arguments.mask_ratio is not None and not 0 < arguments.mask_ratio < 1:
         parser.error(f"--mask-ratio {arguments.mask_ratio}: expected a number between 0 and 1")
 
-    # imports torch and timm: seconds
+    sign_of_life("torch and timm")
     from vision.evaluation.reconstructions import write_reconstructions
 
     write_reconstructions(**vars(arguments))

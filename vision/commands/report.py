@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from vision.errors import ConfigError, run_tool
+from vision.notices import sign_of_life
 
 
 def main() -> None:
@@ -21,6 +22,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: the same directory")
     arguments = parser.parse_args()
 
+    sign_of_life("torch and matplotlib")
     from vision.compare.report.collect import read_comparison
     from vision.compare.report.page import write_report
 

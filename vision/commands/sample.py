@@ -14,6 +14,7 @@ from typing import NoReturn, get_args
 
 from vision.config.schema import Sampler
 from vision.errors import run_tool
+from vision.notices import sign_of_life
 
 
 def main() -> None:
@@ -43,7 +44,7 @@ def main() -> None:
     options = vars(parser.parse_args())
     classifier = options.pop("classifier")
 
-    # imports torch and diffusers: seconds
+    sign_of_life("torch and diffusers")
     from vision.diffusion.sample import sample_command
     from vision.evaluation.classifier import report_recognized
 

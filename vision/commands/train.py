@@ -12,12 +12,11 @@ existing run is never overwritten: --resume continues it exactly where it was, e
 """
 
 import argparse
-import sys
 from typing import NoReturn
 
 from vision.config.load import to_yaml
 from vision.errors import run_tool
-from vision.notices import is_first_process
+from vision.notices import sign_of_life
 from vision.training.check import load_checked
 from vision.training.run_directory import check_run
 
@@ -40,16 +39,15 @@ def main() -> None:
     if arguments.print_config:
         print(to_yaml(loaded.config), end="")
         return
-    # what is imported below takes seconds (torch, timm, Lightning)
     if arguments.plan:
+        sign_of_life("torch and timm")
         from vision.training.plan.tables import plan_run
 
         print(plan_run(loaded, arguments.images))
         return
     with loaded.located():
         check_run(loaded.config, arguments.resume)
-        if is_first_process() and sys.stderr.isatty():  # a sign of life, for people
-            print("loading torch, timm and Lightning ...", file=sys.stderr, flush=True)
+        sign_of_life("torch, timm and Lightning")
         from vision.training.train import train
 
         summary = train(loaded.config, arguments.resume)

@@ -205,12 +205,19 @@ class SeeDNorm(FusedNorm):
             return f"coefficient dropout {min(rates):.3g} to {max(rates):.3g} by block"
         return f"coefficient dropout {max(rates):.3g}" if max(rates) > 0 else ""
 
-    def diagnose(self, x: Tensor) -> dict[str, Tensor]:
-        """Mean, standard deviation and saturated fraction (beyond ±0.99) of the tanh values."""
+    def coefficients(self, x: Tensor) -> Tensor:
+        """tanh(x·β) of each token and head, [..., num_heads] in at least float32.
+
+        `x` is as in `forward`. The dynamic part of the scale is this times α.
+        """
         x = x.movedim(1, -1) if self.channels_first else x
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         heads = (self.num_heads, self.dim // self.num_heads)
-        dynamic = torch.tanh((x * self._divided_beta(x)).unflatten(-1, heads).sum(-1))  # [..., H]
+        return torch.tanh((x * self._divided_beta(x)).unflatten(-1, heads).sum(-1))
+
+    def diagnose(self, x: Tensor) -> dict[str, Tensor]:
+        """Mean, standard deviation and saturated fraction (beyond ±0.99) of the tanh values."""
+        dynamic = self.coefficients(x)
         return {
             "dynamic_mean": dynamic.mean(),
             "dynamic_std": dynamic.std(correction=0),

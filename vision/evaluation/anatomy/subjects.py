@@ -107,11 +107,12 @@ def measure_run(path: str, images: int, seed: int) -> list[Anatomy]:
     for norm, names in find_norms(run.model).items():
         norm.register_forward_hook(look(names[0]))
     with torch.no_grad():
-        _forward(run, _validation_batch(run, images), generator_for(seed, "anatomy"))
+        _forward(run, validation_batch(run, images), generator_for(seed, "anatomy"))
     return list(found.values())
 
 
-def _validation_batch(run: LoadedRun, images: int) -> Batch:
+def validation_batch(run: LoadedRun, images: int) -> Batch:
+    """The first validation images of a run, as its evaluation sees them. Raises ValueError."""
     names = run.class_names or None
     data = ImageDataModule(run.config.data, seed=0, batch_size_total=images, class_names=names)
     split = run.config.data.val_split
