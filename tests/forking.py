@@ -5,6 +5,7 @@ arguments, in which folder, and where its output goes; a line out is its exit co
 """
 
 import gc
+import io
 import json
 import os
 import runpy
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch.utils.tensorboard
+from matplotlib.figure import Figure
 
 import vision.compare.report.page
 import vision.compare.run_comparison
@@ -43,7 +47,18 @@ def become(request: dict[str, Any]) -> None:
     runpy.run_path(request["script"], run_name="__main__")
 
 
+def draw_once() -> None:
+    """Find the fonts, which takes half a second in each process that draws its first picture."""
+    figure = Figure()
+    axis = figure.subplots()
+    axis.set_yscale("log")
+    axis.plot([1, 20], label="a")
+    axis.legend()
+    figure.savefig(io.BytesIO())
+
+
 def main() -> None:
+    draw_once()
     gc.collect()
     gc.freeze()  # else each fork goes through all that was imported once more as it ends: 1.5 s
     for line in sys.stdin:
