@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import torch.utils.tensorboard
+import torch.utils.tensorboard  # noqa: F401
 from matplotlib.figure import Figure
 
 import vision.compare.report.page
