@@ -3,6 +3,7 @@
 import io
 import os
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -157,3 +158,19 @@ def test_a_reader_holds_arrays_and_no_object_per_image(root: Path, make_config) 
     held = {key: value for key, value in vars(reader).items() if isinstance(value, list)}
     assert {key: len(value) for key, value in held.items()} == {"shards": 3, "labels": 36}
     assert sum(array.nbytes for array in reader._index.values()) / 36 < 50  # bytes per image
+
+
+def test_a_label_of_gigabytes_is_refused_without_reading_it(tmp_path: Path, make_config) -> None:
+    path = tmp_path / "train-0.tar"
+    with tarfile.open(path, "w") as tar:
+        info = tarfile.TarInfo("a.cls")
+        info.size = 3 << 30
+        tar.fileobj.write(info.tobuf())
+        tar.fileobj.seek(info.size, os.SEEK_CUR)  # a hole in the file
+        tar.offset = tar.fileobj.tell()
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"train-0.tar:a.cls holds .*; expected a class number"):
+        open_reader(make_config(name="wds", root=str(tmp_path)), "train")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20

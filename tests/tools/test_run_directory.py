@@ -55,11 +55,13 @@ def test_a_run_that_is_training_is_refused_and_its_holder_named(run: Path, resum
 
 def test_a_resumed_run_removes_leftovers_and_lets_go_at_its_end(run: Path, resume) -> None:
     (run / "last.ckpt.tmp").write_bytes(b"half")
-    count = len(list(run.glob("*.tmp")))
-    assert count == 2  # the kill left one
+    (run / "samples").mkdir()
+    (run / "samples" / "step_0000030.png.1234abcd.tmp").write_bytes(b"half")
+    count = len(list(run.rglob("*.tmp")))
+    assert count == 3  # the kill left one
     output = resume(run, code=0)
-    assert f"{run}: 2 half-written *.tmp of a killed process removed" in output
-    assert not list(run.glob("*.tmp"))
+    assert f"{run}: 3 half-written *.tmp of a killed process removed" in output
+    assert not list(run.rglob("*.tmp"))
     with lock(run):  # not held any more, and a finished run asks for nothing
         assert "has finished already" in resume(run, code=0)
     # then its checkpoints are gone

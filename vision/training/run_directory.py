@@ -113,7 +113,8 @@ def open_run(config: Config) -> None:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    leftovers = list(folder.glob("*.tmp"))
+    beside_pictures = [path for path in folder.glob("*/*.tmp") if path.parent.suffix != ".tmp"]
+    leftovers = [*folder.glob("*.tmp"), *beside_pictures]
     for path in leftovers:
         before = path.with_name(path.name.removesuffix(".old.tmp"))
         if path.name.endswith(".old.tmp") and not before.exists():
