@@ -65,7 +65,13 @@ def load_compare(file: str | os.PathLike, overrides: Sequence[str] = ()) -> Comp
                 f"{source.label}: expected mappings at norms, variants, tasks and each of them, "
                 "and lists at seeds, configs and overrides; one is the other"
             ) from None
-    config = typing.cast(CompareConfig, OmegaConf.to_object(merged))
+    try:
+        config = typing.cast(CompareConfig, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:  # ${...}, which is resolved in runs alone
+        raise ConfigError(
+            f"{file}: {error.full_key}: {first_line(error)}; a ${{...}} that each run resolves has "
+            "to be in a file among configs"
+        ) from None
     try:
         check_compare(config)
     except ConfigError as error:
