@@ -28,6 +28,8 @@ from vision.files import written
 from vision.registry import NORMS
 
 _MOST_REFERENCES = 10
+# a section and two of its keys for one quantity
+_ALTERNATIVES = (("trainer", "max_steps", "epochs"), ("optim", "lr", "base_lr"))
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,6 @@ def load_config(
     later = [*read_files(files[1:]), *(read_override(text) for text in overrides)]
     loaded = LoadedConfig(Config(), tuple(todays(source) for source in (*first, *later)))
     try:
-        _reject_two_lengths(loaded.sources)
         config = _merge_all(loaded.sources)
     except OmegaConfBaseException as error:
         reason = f"{error.full_key or 'config'}: {first_line(error)}"
@@ -123,22 +124,6 @@ def _merge_all(sources: Sequence[Source]) -> Config:
     return typing.cast(Config, OmegaConf.to_object(merged))
 
 
-def _reject_two_lengths(sources: Sequence[Source]) -> None:
-    """A later file's length of the training replaces an earlier one's; one place gives only one."""
-    given: dict[str, dict[str, Any]] = {}
-    for source in sources:
-        trainer = source.tree.get("trainer")
-        lengths = given.setdefault(source.label, {})
-        lengths |= trainer if isinstance(trainer, dict) else {}
-        epochs, steps = lengths.get("epochs"), lengths.get("max_steps")
-        if epochs is not None and steps is not None:
-            place = source.place("trainer.max_steps") or source.label
-            raise ConfigError(
-                f"{place}: trainer.max_steps = {steps}: given beside trainer.epochs = {epochs}; "
-                "give one of them"
-            )
-
-
 def _out_of_range(part: Any, own_norms: bool, prefix: str = "") -> Iterator[str]:
     """What is wrong with values of a section; names of norms are left out where a module of the
     user's has others."""
@@ -159,10 +144,8 @@ def _merge(config: DictConfig, source: Source) -> DictConfig:
     norm = source.tree.get("norm") or {}
     if norm.get("name", config.norm.name) != config.norm.name:
         config.norm.options = {}  # options belong to the norm that they were given for
-    for length, other in (("epochs", "max_steps"), ("max_steps", "epochs")):
-        if (source.tree.get("trainer") or {}).get(length) is not None:
-            config.trainer[other] = None
-    _drop_other_rate(config, source)
+    for section, *keys in _ALTERNATIVES:
+        _drop_other(config, source, section, keys)
     try:
         config.merge_with(source.tree)
         return config
@@ -178,18 +161,19 @@ def _merge(config: DictConfig, source: Source) -> DictConfig:
         raise ConfigError(f"{place}: {key} = {value!r}: {_expected(key, value)}") from None
 
 
-def _drop_other_rate(config: DictConfig, source: Source) -> None:
-    """Of `optim.lr` and `optim.base_lr`, two keys for one quantity, keep the one given later."""
-    optim = source.tree.get("optim") or {}
-    given = [key for key in ("lr", "base_lr") if optim.get(key) is not None]
+def _drop_other(config: DictConfig, source: Source, section: str, keys: Sequence[str]) -> None:
+    """Of two keys for one quantity keep the one given later; one place gives only one."""
+    tree = source.tree.get(section) or {}
+    given = [key for key in keys if tree.get(key) is not None]
     if len(given) == 2:
+        first, second = given
         raise ConfigError(
-            f"{source.place('optim.lr')}: optim.lr = {optim['lr']!r}: base_lr = "
-            f"{optim['base_lr']!r} is given beside it, for the same learning rate; remove one"
+            f"{source.place(f'{section}.{first}')}: {section}.{first} = {tree[first]!r}: {second} "
+            f"= {tree[second]!r} is given beside it, for the same quantity; remove one"
         )
-    if given:
-        setattr(config.optim, "base_lr" if given == ["lr"] else "lr", None)
-    elif "base_lr" in optim and config.optim.lr is None:
+    for key in given:
+        config[section][keys[0] if key == keys[1] else keys[1]] = None
+    if section == "optim" and not given and "base_lr" in tree and config.optim.lr is None:
         config.optim.lr = OptimConfig().lr
 
 
