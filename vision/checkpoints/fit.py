@@ -17,6 +17,7 @@ import torch
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
+from vision.config.schema import ModelConfig
 from vision.errors import first_line
 from vision.norms.registry import get_norm
 
@@ -91,11 +92,21 @@ def check_leftovers(source: str, names: Sequence[str], ignored: Sequence[str]) -
         )
 
 
-def check_heads(source: str, record: Mapping[str, Any], model: nn.Module) -> None:
-    """Raise ValueError if a run's blocks have another number of attention heads than the model's.
+def check_blocks(
+    source: str, record: Mapping[str, Any], config: ModelConfig, model: nn.Module
+) -> None:
+    """Raise ValueError if a run's blocks compute something else with tensors of the same shapes.
 
-    `record` is the section `model` of its config.
+    That is another `norm_placement`, `residual` or number of attention heads. `record` is the
+    section `model` of the run's config, `config` that of `model`.
     """
+    for key, usual in (("norm_placement", "pre"), ("residual", "standard")):
+        own, other = getattr(config, key) or usual, record.get(key) or usual
+        if own != other:
+            raise ValueError(
+                f"model.init_from = {source}: its blocks have model.{key}={other}, the model's "
+                f"{own}; set model.{key}={other}"
+            )
     ours = _attention_heads(model)
     if ours is None or "name" not in record:
         return

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vision.checkpoints.fit import (
     adapt,
-    check_heads,
+    check_blocks,
     check_leftovers,
     other_option,
 )
@@ -72,8 +72,7 @@ def initialize_from(
     """
     content = read_checkpoint(find_checkpoint(source)) if content is None else content
     if blocks is not None:
-        _check_blocks(source, content, blocks)
-        check_heads(source, _record(content).get("model", {}), model)
+        check_blocks(source, _record(content).get("model", {}), blocks, model)
     own, state, dropped, original, adapted = _encoder(model, source, content)
     fresh = _fresh(model, own, state)
     other_norms, reason = _other_norms(model, state, fresh, content, norm, norm_options)
@@ -155,17 +154,6 @@ def _other_norms(
         reason = other_option(norm, record.get("options") or {}, options) or ""
         reason = reason and f"it was trained with {reason}"
     return (own, reason) if reason else (set(), "")
-
-
-def _check_blocks(source: str, content: dict[str, Any], model: ModelConfig) -> None:
-    record = _record(content).get("model", {})
-    for key, usual in (("norm_placement", "pre"), ("residual", "standard")):
-        ours, theirs = getattr(model, key) or usual, record.get(key) or usual
-        if ours != theirs:
-            raise ValueError(
-                f"model.init_from = {source}: its blocks have model.{key}={theirs}, the model's "
-                f"{ours}; set model.{key}={theirs}"
-            )
 
 
 def _check_fit(
