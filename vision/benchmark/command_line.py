@@ -49,6 +49,20 @@ def report(
     write_record(results, file)
 
 
+def step_columns(
+    model: Callable[[Any], str], norm: Callable[[Any], str], baseline: str
+) -> dict[str, Callable[[Any], str]]:
+    """The columns of a table of training steps, with `step`, `peak_bytes` and their ratios."""
+    return {
+        "model": model,
+        "norm": norm,
+        "step ms": lambda r: milliseconds(r.step),
+        f"time / {baseline}": lambda r: f"{r.step_ratio:.3f}",
+        "peak MiB": lambda r: f"{r.peak_bytes / 2**20:.0f}",
+        f"peak / {baseline}": lambda r: f"{r.peak_ratio:.3f}",
+    }
+
+
 def write_record(results: Sequence[Any], file: Path | None) -> None:
     """Write `results` (dataclasses), time and machine to `file`, if there is one."""
     if file is not None:

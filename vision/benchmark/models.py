@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from vision.benchmark import command_line
-from vision.benchmark.command_line import milliseconds, report, write_record
+from vision.benchmark.command_line import report, step_columns, write_record
 from vision.benchmark.memory import peak_in_new_process
 from vision.benchmark.steps import HEADS, StepSettings, training_step
 from vision.benchmark.timing import compare_times
@@ -75,14 +75,7 @@ def run(arguments: Namespace) -> None:
     for each in settings:
         results += benchmark_model(each, norms, arguments.rounds, device, dtype)
         write_record(results, arguments.json)  # what is measured is kept if it ends early
-    columns = {
-        "model": lambda r: r.model,
-        "norm": lambda r: r.label,
-        "step ms": lambda r: milliseconds(r.step),
-        "time / LayerNorm": lambda r: f"{r.step_ratio:.3f}",
-        "peak MiB": lambda r: f"{r.peak_bytes / 2**20:.0f}",
-        "peak / LayerNorm": lambda r: f"{r.peak_ratio:.3f}",
-    }
+    columns = step_columns(lambda r: r.model, lambda r: r.label, "LayerNorm")
     report(results, columns, arguments.json, text_columns=2)
 
 

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vision.benchmark import command_line
-from vision.benchmark.command_line import milliseconds, report
+from vision.benchmark.command_line import report, step_columns
 from vision.benchmark.memory import peak_in_new_process
 from vision.benchmark.models import chosen_norms
 from vision.benchmark.plain import PlainDiT, PlainMAE
@@ -82,14 +82,7 @@ def run(arguments: Namespace) -> None:
     for name in arguments.models:
         settings = replace(PEERS[name], batch=arguments.batch or PEERS[name].batch)
         results += benchmark_peer(settings, arguments.norms, arguments.rounds, device, dtype)
-    columns = {
-        "model": lambda r: f"{r.model}, batch {r.batch}",
-        "norm": lambda r: r.norm,
-        "step ms": lambda r: milliseconds(r.step),
-        "time / plain": lambda r: f"{r.step_ratio:.3f}",
-        "peak MiB": lambda r: f"{r.peak_bytes / 2**20:.0f}",
-        "peak / plain": lambda r: f"{r.peak_ratio:.3f}",
-    }
+    columns = step_columns(lambda r: f"{r.model}, batch {r.batch}", lambda r: r.norm, "plain")
     report(results, columns, arguments.json, text_columns=2)
 
 

@@ -24,6 +24,7 @@ from vision.training.callbacks.lightning_private import (
     log_epoch,
     log_step,
 )
+from vision.training.callbacks.progress import ends_step
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -98,8 +99,7 @@ class LastCheckpoint(Checkpoint):
         batch_idx: int,
     ) -> None:
         """Save if due after a complete step; the epoch's last step is saved at its end."""
-        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if not stepped or trainer.is_last_batch:
+        if trainer.is_last_batch or not ends_step(trainer, batch_idx):
             return
         stop, late = self._agree()
         every = self.every_n_steps

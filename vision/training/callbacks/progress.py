@@ -14,6 +14,11 @@ from vision.training.callbacks.lightning_private import ProgressBar
 _BAR = ("train/loss_step", "train/images_per_sec")  # beside the progress bar
 
 
+def ends_step(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Whether this batch completes an optimizer step; an epoch's last batch does in any case."""
+    return (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+
+
 def is_logged(trainer: pl.Trainer, batch_idx: int) -> bool:
     """Whether Lightning logs the step that ended with this batch, or the epoch ends with it.
 
@@ -21,8 +26,8 @@ def is_logged(trainer: pl.Trainer, batch_idx: int) -> bool:
     """
     if trainer.is_last_batch:
         return True
-    stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-    return stepped and trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+    due = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+    return due and ends_step(trainer, batch_idx)
 
 
 class LoggedProgressBar(ProgressBar):
