@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from vision.compare.grid import compare_directory, load_compare, make_cells, save_compare
 from vision.compare.report.collect import Comparison, read_comparison
@@ -32,6 +34,21 @@ def write_run(folder: Path, metrics: dict[str, float]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     summary = {"metrics": metrics, "parameters": 1000}
     (folder / "summary.json").write_text(json.dumps(summary))
+
+
+def write_pictures(folder: Path, dynamic: bool) -> None:
+    """Diagnostics of three layers at three steps, those of the dynamic scale zero; samples."""
+    layers = ("blocks.0.norm1", "blocks.10.norm1", "norm")
+    names = [f"{layer}/input_rms" for layer in layers]
+    names += [f"{layer}/dynamic_mean" for layer in layers] if dynamic else []
+    lines = [["step", *names]]
+    for step in (0, 10, 20):
+        lines.append([str(step), *(str((0.1 + step) * ("rms" in name)) for name in names)])
+    (folder / "diagnostics.csv").write_text("\n".join(map(",".join, lines)) + "\n")
+    (folder / "samples").mkdir()
+    Image.new("RGB", (40, 20)).save(folder / "samples/step_0000020.png")
+    if dynamic:
+        torch.save({"vision": {"class_names": ["ant", "bee"]}}, folder / "last.ckpt")
 
 
 def predict(folder: Path, accuracy: float, seed: int, split: int) -> float:
@@ -68,7 +85,13 @@ def make_comparison(home: Path, split_by_seed: bool = False) -> Comparison:
             if state == "finished":
                 write_run(cell.folder, metrics)
             if cell.task == "classify" and cell.trial is None and state == "finished":
-                evaluated = {"calibration_error": 100 - truth + 0.2 * noise}
+                evaluated = {
+                    "calibration_error": 100 - truth + 0.2 * noise,
+                    "corruptions": {
+                        "contrast": [truth - 9] * 5,
+                        "gaussian_noise": [truth - 20] * 5,
+                    },
+                }
                 (cell.folder / "evaluated").mkdir()
                 file = cell.folder / "evaluated/evaluate_test.json"
                 file.write_text(json.dumps(evaluated))
@@ -80,6 +103,8 @@ def make_comparison(home: Path, split_by_seed: bool = False) -> Comparison:
                     json.dumps({**json.loads(summary.read_text()), "metrics": metrics})
                 )
             status.append({"cell": str(cell), "state": state, "message": "loss", "seconds": 1})
+            if cell.task == "dit" and cell.trial is None and cell.seed == 0:
+                write_pictures(cell.folder, dynamic=cell.variant == "seednorm_16")
     folder = compare_directory(config)
     save_compare(config, folder / "compare.yaml")
     (folder / "status.json").write_text(json.dumps(status))
@@ -198,3 +223,56 @@ def test_the_error_of_the_test_set_is_in_the_intervals_or_the_page_says_not(
     assert "Seeds have test sets of their own" in task_results(own, "classify")[0].test_set
     next(iter((tmp_path / "known/classify").glob("*/test_predictions.npz"))).unlink()
     assert "1 runs have no test_predictions" in task_results(own, "classify")[0].test_set
+
+
+def test_heat_maps_of_all_norms_share_a_picture_and_what_is_zero_has_none(page: str) -> None:
+    part = page[page.index("<h2>dit</h2>") :]
+    (drawn,) = [i for i in Tags(part).of("img") if "over depth and steps" in (i["alt"] or "")]
+    assert drawn["alt"] == (
+        "dit: input_rms over depth and steps, a panel for each norm that has it"
+    )
+    assert "A panel is the run with the first seed: a row is a norm layer" in part
+    assert "dynamic_mean (SeeDNorm: mean of tanh(x·β) over tokens and heads): zero in every" in part
+    assert "dynamic_std" not in part
+
+
+def test_images_have_their_classes_above_them_and_in_words(page: str) -> None:
+    sheets = [alt for image in Tags(page).of("img") if ": samples" in (alt := image["alt"] or "")]
+    assert len(sheets) == len(TRUTH)
+    # the checkpoint of the others is gone
+    assert sheets[:1] == ["dit: layernorm, seed 0: samples"]
+    assert sheets[-1] == "dit: seednorm_16, seed 0: samples; columns: ant, bee"
+    assert '<span title="ant">ant</span><span title="bee">bee</span>' in page
+
+
+def test_searches_and_corruptions_are_drawn_where_cells_have_them(page: str) -> None:
+    alts = [image["alt"] for image in Tags(page).of("img")]
+    searched = "best trial at each value, on the validation split"
+    assert f"classify: {searched}" in alts and f"dit: {searched}" in alts
+    corrupted = "under corruptions, type by type: mean over seeds"
+    assert f"classify: {corrupted}" in alts and f"dit: {corrupted}" not in alts
+
+
+def test_no_column_is_clipped_and_tables_scroll_in_their_own_area(page: str) -> None:
+    assert re.search(r"\.wide \{ overflow-x: auto; \}", page)
+    tables = re.findall(r'<div class="wide"[^>]*><table>(.*?)</table></div>', page, re.S)
+    assert len(tables) == page.count("<table>")
+    for table in tables:
+        rows = re.findall(r"<tr>(.*?)</tr>", table, re.S)
+        assert len({len(re.findall(r"<t[hd][ >]", row)) for row in rows}) == 1
+
+
+def test_text_can_be_read_in_light_and_in_dark(page: str) -> None:
+    def luminance(color: str) -> float:
+        parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    schemes = [dict(re.findall(r"--(\w+): (#\w{6});", line)) for line in page.split(":root")[1:3]]
+    assert [len(colors) for colors in schemes] == [5, 5]
+    for colors in schemes:
+        paper = luminance(colors.pop("paper"))
+        for name, color in colors.items():
+            bright, dark = sorted((luminance(color), paper), reverse=True)
+            assert (bright + 0.05) / (dark + 0.05) >= 4.5, name  # WCAG AA
+    assert "opacity" not in page[: page.index("<body>")]

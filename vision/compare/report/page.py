@@ -14,9 +14,11 @@ from vision.compare.report import pictures
 from vision.compare.report.again import how_to_run_again
 from vision.compare.report.collect import Comparison
 from vision.compare.report.findings import finding, notes
+from vision.compare.report.heat_maps import HeatMap, heat_maps
 from vision.compare.report.published import PUBLISHED
 from vision.compare.report.results import TaskResult, task_results
 from vision.compare.report.searches import SearchTable, search_table
+from vision.compare.report.sheets import Sheet, sheets
 from vision.compare.report.tables import (
     Row,
     make_rows,
@@ -32,8 +34,6 @@ from vision.files import written
 
 # drawn over training where a task logs them
 _CURVES = ("train/loss", "val/loss", "val/top1", "val/knn_top1")
-_MAPS = ("input_rms", "dynamic_mean", "dynamic_std", "dynamic_saturated", "saturated")
-_SHEETS = ("samples", "reconstructions")
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Section:
     rows: list[tuple[Row, list[str]]]
     searches: SearchTable | None
     charts: list[tuple[str, str]]
-    sheets: list[tuple[str, str]]
-    maps: list[tuple[str, str]]
+    sheets: list[Sheet]
+    maps: list[HeatMap]
     settings: list[tuple[str, list[str]]]  # keys that differ between variants, value by variant
 
 
@@ -105,6 +105,8 @@ def _section(
     for name in _CURVES:
         curve = pictures.training_curve(comparison, task, name)
         charts.append((f"{name}: mean and range over seeds", curve))
+    corrupted = pictures.corruptions_by_type(comparison, task)
+    charts.append(("under corruptions, type by type: mean over seeds", corrupted))
     return Section(
         task,
         " ".join(finding(comparison, task, *pair) for pair in zip(by, results, strict=True)),
@@ -114,8 +116,8 @@ def _section(
         [(row, row_texts(row, rows)[1:]) for row in rows],
         search_table(comparison, task),
         [(title, picture) for title, picture in charts if picture is not None],
-        _sheets(comparison, task),
-        _maps(comparison, task),
+        sheets(comparison, task),
+        heat_maps(comparison, task),
         _differing_settings(comparison, task),
     )
 
@@ -130,28 +132,6 @@ def _forest(comparison: Comparison, task: str, rows: list[Row]) -> tuple[str, st
     ]
     baseline = comparison.config.baseline
     return f"{task}: differences to {baseline}: {'; '.join(shown)}", picture
-
-
-def _sheets(comparison: Comparison, task: str) -> list[tuple[str, str]]:
-    """The last sample or reconstruction grid of each variant's first run that has one."""
-    found = []
-    for variant in comparison.config.rows():
-        for run in comparison.of(task, variant)[:1]:
-            for kind in _SHEETS:
-                files = sorted((run.folder / kind).glob("*.png"))
-                if files:
-                    title = f"{variant}, seed {run.cell.seed}: {kind}"
-                    found.append((title, pictures.embed(files[-1])))
-    return found
-
-
-def _maps(comparison: Comparison, task: str) -> list[tuple[str, str]]:
-    found = []
-    for variant in comparison.config.rows():
-        for run in comparison.of(task, variant)[:1]:
-            drawn = [(f"{variant} {name}", pictures.heat_map(run, name)) for name in _MAPS]
-            found += [(title, picture) for title, picture in drawn if picture is not None]
-    return found
 
 
 def _differing_settings(comparison: Comparison, task: str) -> list[tuple[str, list[str]]]:

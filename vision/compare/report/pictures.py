@@ -1,35 +1,20 @@
-"""The comparison as pictures, each a PNG in a `data:` address so that the page needs no files."""
+"""The results of a comparison as pictures."""
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+import math
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from vision.compare.report.collect import Comparison, Run
+from vision.compare.report.drawing import address, canvas, style
 from vision.compare.report.tables import Row
+from vision.compare.schema import CORRUPTIONS, EVALUATE
 from vision.compare.winners import tuning_metric
-from vision.training.callbacks.metrics_csv import read_metrics
 
-# of Okabe and Ito, told apart by the colour-blind, without the yellow that white hides
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
-_MARKERS = "osD^vPX*"
-
-
-def style(comparison: Comparison, label: str) -> dict[str, Any]:
-    """Colour and marker of a variant, the same in every picture."""
-    place = list(comparison.config.rows()).index(label)
-    count = len(_COLORS)
-    return {
-        "color": _COLORS[place % count],
-        "marker": _MARKERS[(place + place // count) % len(_MARKERS)],
-    }
+_TICKS = 6  # values that were tried are named on the axis where they are no more
 
 
 def forest(comparison: Comparison, task: str, rows: Sequence[Row]) -> str | None:
@@ -41,11 +26,11 @@ def forest(comparison: Comparison, task: str, rows: Sequence[Row]) -> str | None
     if all(row.effect is None or row.effect.difference is None for row in drawn):
         return None
     grid = comparison.config.tasks[task]
-    canvas, axis = _canvas((6.4, 1.2 + 0.36 * len(drawn)))
+    figure, axis = canvas(1.2 + 0.36 * len(drawn))
     if grid.margin is not None:
         band = f"no difference: within ±{grid.margin:g}"
         axis.axvspan(-grid.margin, grid.margin, color="#999999", alpha=0.25, lw=0, label=band)
-        canvas.legend(loc="outside upper right", fontsize=8, frameon=False)
+        figure.legend(loc="outside upper right", fontsize=8, frameon=False)
     axis.axvline(0, color="black", lw=1)
     for place, row in enumerate(drawn):
         effect, look = row.effect, style(comparison, row.variant)
@@ -59,14 +44,14 @@ def forest(comparison: Comparison, task: str, rows: Sequence[Row]) -> str | None
     axis.set_ylim(len(drawn) - 0.4, -0.6)
     better = "right" if grid.higher_is_better else "left"
     axis.set_xlabel(
-        f"{grid.metric}: difference to {comparison.config.baseline} (better to the {better})"
+        f"{grid.metric}: difference to {comparison.config.baseline}\n(better to the {better})"
     )
     axis.grid(alpha=0.3, axis="x")
-    return _address(canvas)
+    return address(figure)
 
 
 def tuning_curve(comparison: Comparison, task: str) -> str | None:
-    """The best trial at each value of the first key with three numbers or more, line by variant."""
+    """The best trial at each value of the first key with two numbers or more, line by variant."""
     searches = {label: comparison.search(task, label) for label in comparison.config.rows()}
     points = [s.values for search in searches.values() for s in search.tried]
     keys = dict.fromkeys(key for values in points for key in values)
@@ -74,10 +59,10 @@ def tuning_curve(comparison: Comparison, task: str) -> str | None:
         key: {v[key] for v in points if key in v and isinstance(v[key], int | float)}
         for key in keys
     }
-    key = next((key for key, values in numbers.items() if len(values) > 2), None)
+    key = next((key for key, values in numbers.items() if len(values) > 1), None)
     if key is None:
         return None
-    canvas, axis = _canvas((5.4, 3.4))
+    figure, axis = canvas(3.4)
     choose = max if comparison.config.tasks[task].higher_is_better else min
     for label, search in searches.items():
         best: dict[float, float] = {}
@@ -92,9 +77,12 @@ def tuning_curve(comparison: Comparison, task: str) -> str | None:
     scale = "log" if min(values) > 0 and max(values) / min(values) > 5 else "linear"
     ylabel = tuning_metric(comparison.config, task)
     axis.set(xlabel=key + (" (log scale)" if scale == "log" else ""), ylabel=ylabel, xscale=scale)
+    if len(values) <= _TICKS:
+        axis.set_xticks(sorted(values), [f"{value:g}" for value in sorted(values)])
+        axis.set_xticks([], minor=True)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
-    return _address(canvas)
+    return address(figure)
 
 
 def training_curve(comparison: Comparison, task: str, metric: str) -> str | None:
@@ -105,66 +93,78 @@ def training_curve(comparison: Comparison, task: str, metric: str) -> str | None
     runs = {label: comparison.of(task, label) for label in comparison.config.rows()}
     if not any(metric in row for rs in runs.values() for r in rs for row in r.metrics.values()):
         return None
-    canvas, axis = _canvas((4.6, 3.4))
+    figure, axis = canvas(3.4)
     for variant, members in runs.items():
         steps, values = _by_step(members, metric)
         if len(steps) == 0:
             continue
         look = style(comparison, variant)
-        axis.plot(steps, np.nanmean(values, 0), label=variant, markevery=0.2, ms=4, **look)
+        axis.plot(
+            steps,
+            np.nanmean(values, 0),
+            label=variant,
+            markevery=max(1, len(steps) // 5),
+            ms=4,
+            **look,
+        )
         low, high = np.nanmin(values, 0), np.nanmax(values, 0)
         axis.fill_between(steps, low, high, alpha=0.15, color=look["color"])
     scale = "log" if "loss" in metric else "linear"
     ylabel = metric + (" (log scale)" if scale == "log" else "")
     axis.set(xlabel="optimizer step", ylabel=ylabel, yscale=scale)
+    if scale == "log":
+        low, high = axis.get_ylim()
+        between = StrMethodFormatter("{x:g}") if high < 10 * low else NullFormatter()
+        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.yaxis.set_minor_formatter(between)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
-    return _address(canvas)
+    return address(figure)
 
 
 def seed_dots(comparison: Comparison, task: str) -> str | None:
-    """Every run's final metric as a dot, variants side by side, their mean as a bar."""
+    """Every run's final metric as a mark, a line per variant, their mean as a bar."""
     labels = [label for label in comparison.config.rows() if comparison.values(task, label)]
     if not labels:
         return None
-    canvas, axis = _canvas((1.2 + 1.1 * len(labels), 3.2))
+    figure, axis = canvas(0.9 + 0.36 * len(labels))
     for place, label in enumerate(labels):
         values = list(comparison.values(task, label).values())
-        axis.plot([place] * len(values), values, ls="", alpha=0.7, **style(comparison, label))
-        axis.hlines(float(np.mean(values)), place - 0.25, place + 0.25, color="black")
-    axis.set_xticks(range(len(labels)), labels, rotation=30 if len(labels) > 4 else 0, ha="center")
-    axis.set(ylabel=comparison.config.tasks[task].metric, xlim=(-0.6, len(labels) - 0.4))
-    axis.grid(alpha=0.3, axis="y")
-    return _address(canvas)
+        axis.plot(values, [place] * len(values), ls="", alpha=0.7, **style(comparison, label))
+        axis.vlines(float(np.mean(values)), place - 0.3, place + 0.3, color="black")
+    axis.set_yticks(range(len(labels)), labels)
+    axis.set(xlabel=comparison.config.tasks[task].metric, ylim=(len(labels) - 0.4, -0.6))
+    axis.grid(alpha=0.3, axis="x")
+    return address(figure)
 
 
-def heat_map(run: Run, metric: str) -> str | None:
-    """One column of `diagnostics.csv` over depth (downwards) and steps; None where it has none."""
-    file = run.folder / "diagnostics.csv"
-    if not file.is_file():
+def corruptions_by_type(comparison: Comparison, task: str) -> str | None:
+    """Top-1 under each type of corruption, a mark per variant; None where it was not evaluated."""
+    prefix = f"{EVALUATE}{CORRUPTIONS}/"
+    rows = comparison.config.rows()
+    runs = [run for label in rows for run in comparison.of(task, label)]
+    types = list(dict.fromkeys(k for r in runs for k in r.evaluated if k.startswith(prefix)))
+    if not types:
         return None
-    rows = read_metrics(file)
-    layers = [c.rpartition("/")[0] for c in _columns(file) if c.endswith(f"/{metric}")]
-    if not layers or not rows:
-        return None
-    steps = sorted(rows)
-    layers.sort(key=_depth)
-    values = np.array(
-        [[rows[step].get(f"{layer}/{metric}", np.nan) for step in steps] for layer in layers]
-    )
-    canvas, axis = _canvas((5, 0.9 + 0.16 * len(layers)))
-    image = axis.imshow(values, aspect="auto", interpolation="nearest")
-    canvas.colorbar(image)
-    axis.set_yticks(range(len(layers)), layers, fontsize=6)
-    shown = np.linspace(0, len(steps) - 1, min(5, len(steps))).astype(int)
-    axis.set_xticks(shown, [str(steps[i]) for i in shown])
-    axis.set(xlabel="optimizer step", title=f"{run.cell.variant}: {metric}")
-    return _address(canvas)
+    means = {
+        label: [_mean(comparison.values(task, label, name).values()) for name in types]
+        for label in rows
+    }
+    order = np.argsort(np.nan_to_num([np.nanmean(c) for c in zip(*means.values(), strict=True)]))
+    figure, axis = canvas(1.4 + 0.3 * len(types) + 0.12 * len(rows))
+    for label, values in means.items():
+        drawn = [values[i] for i in order]
+        axis.plot(drawn, range(len(types)), ls="", label=label, **style(comparison, label))
+    axis.set_yticks(range(len(types)), [types[i].removeprefix(prefix) for i in order])
+    axis.set(xlabel="top-1 (%), mean over severities 1 to 5", ylim=(len(types) - 0.4, -0.6))
+    axis.grid(alpha=0.3)
+    figure.legend(loc="outside upper center", ncols=3, fontsize=8, frameon=False)
+    return address(figure)
 
 
-def embed(file: Path) -> str:
-    """A PNG file as a `data:` address."""
-    return _encode(file.read_bytes())
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return float(np.mean(found)) if found else math.nan
 
 
 def _by_step(runs: Sequence[Run], metric: str) -> tuple[np.ndarray, np.ndarray]:
@@ -173,30 +173,3 @@ def _by_step(runs: Sequence[Run], metric: str) -> tuple[np.ndarray, np.ndarray]:
     steps = sorted({s for rows in with_it for s, row in rows.items() if metric in row})
     values = [[rows.get(s, {}).get(metric, np.nan) for s in steps] for rows in with_it]
     return np.array(steps), np.array(values)
-
-
-def _columns(file: Path) -> list[str]:
-    with file.open(encoding="utf-8") as lines:
-        return next(lines).strip().split(",")
-
-
-def _depth(layer: str) -> list[tuple[int, int, str]]:
-    """Blocks by number, what has none (the final norm) after them."""
-    parts = layer.split(".")
-    numbers = [part for part in parts if part.isdigit()]
-    return [(0, int(numbers[0]), layer) if numbers else (1, 0, layer)]
-
-
-def _canvas(size: tuple[float, float]) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=size, layout="constrained")
-    return figure, figure.subplots()
-
-
-def _address(canvas: Figure) -> str:
-    out = io.BytesIO()
-    canvas.savefig(out, format="png", dpi=110)
-    return _encode(out.getvalue())
-
-
-def _encode(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")

@@ -16,7 +16,7 @@ from vision.training.loggers import log_picture
 if TYPE_CHECKING:
     from vision.tasks.dit import DiTTask
 
-_MAX_CLASSES = 10  # a column per class
+MAX_CLASSES = 10  # a column per class
 _ROWS = 4
 
 
@@ -61,7 +61,7 @@ class SampleGrid(pl.Callback):
             seed=task.config.seed,
         )
         pipeline = task.make_pipeline(sampling.ema, options.sample_sampler)
-        columns = min(len(task.class_names), _MAX_CLASSES)
+        columns = min(len(task.class_names), MAX_CLASSES)
         labels = list(range(columns)) * _ROWS
         (images,) = generate(pipeline, labels, range(len(labels)), sampling, len(labels))
         return image_grid(images, columns)
