@@ -2,11 +2,13 @@
 
 import importlib.metadata
 import os
+import re
 import runpy
 from pathlib import Path
 
 import pytest
 from setuptools import build_meta
+from torch.distributed.run import get_args_parser
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,3 +49,13 @@ def test_a_command_parses_and_ends_with_its_code(
         commands["vision-evaluate"].load()()
     assert not end.value.code
     assert "usage: vision-evaluate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("tool", ["sample", "fid", "train"])
+def test_torchrun_takes_no_option_of_ours_for_its_own(tool: str, forked) -> None:
+    own = {text for action in get_args_parser()._actions for text in action.option_strings}
+    assert "--nnodes" in own
+    usage = forked(f"tools/{tool}.py", "--help").stdout
+    options = set(re.findall(r"^ +(--[a-z][a-z0-9-]*)", usage, re.M))
+    assert len(options) > 3
+    assert not {option for option in options for text in own if text.startswith(option)}

@@ -9,9 +9,8 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler
+from diffusers import DDIMScheduler, EulerDiscreteScheduler
 from PIL import Image
-from torch.distributed.run import get_args_parser
 
 from vision.checkpoints.dit_formats import to_diffusers
 from vision.diffusion.generate import Sampling, generate
@@ -22,17 +21,6 @@ from vision.models.dit import DiT
 
 NAMES = {"0": "ant", "1": "bee, wasp", "2": "cat"}
 SCHEDULE = {"beta_start": 1e-4, "beta_end": 0.02, "timestep_spacing": "trailing"}
-
-
-def vae(blocks: int = 2) -> AutoencoderKL:
-    torch.manual_seed(0)
-    return AutoencoderKL(
-        block_out_channels=(8,) * blocks,
-        norm_num_groups=4,
-        down_block_types=("DownEncoderBlock2D",) * blocks,
-        up_block_types=("UpDecoderBlock2D",) * blocks,
-        scaling_factor=0.5,
-    )
 
 
 def make(seed: int = 0, channels: int = 1, scheduler=None, learn_sigma=True) -> DiTPipeline:
@@ -240,7 +228,7 @@ def test_a_sampler_of_another_schedule_is_refused(sample, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("learn_sigma", [True, False])  # its config may leave out the channels
 def test_a_folder_of_diffusers_own_dit_is_sampled(
-    learn_sigma: bool, sample, tmp_path: Path
+    learn_sigma: bool, sample, vae, tmp_path: Path
 ) -> None:
     ours = make(channels=4, learn_sigma=learn_sigma)
     scheduler = DDIMScheduler(**SCHEDULE, clip_sample=False)
@@ -297,43 +285,3 @@ def test_a_class_with_a_number_for_a_name_is_told(sample, tmp_path: Path) -> Non
     said = sample(tmp_path / "saved", "--classes", "1", "2")
     assert "--classes 1: taken as a number; the class named 1 is number 0" in said
     assert "--classes 2" not in said
-
-
-@pytest.mark.slow
-def test_latents_are_of_whole_images_and_one_vae(forked, tmp_path: Path) -> None:
-    def encode(*arguments: object, code: int = 0) -> str:
-        shared = ["data.train_fraction=0.02", "--output", tmp_path / "latents"]
-        data = ["configs/data/digits.yaml", *shared, *arguments]
-        return forked("tools/encode_latents.py", *data, code=code).stderr
-
-    for blocks, size, nearest in ((2, 9, "8 or 10"), (3, 10, "8 or 12"), (3, 3, "4 or 8")):
-        vae(blocks).save_pretrained(tmp_path / f"vae{blocks}")
-        said = encode("--vae", tmp_path / f"vae{blocks}", f"data.img_size={size}", code=2)
-        assert f"data.img_size = {size}: the VAE makes one latent pixel of" in said
-        assert said.endswith(f"nearest: {nearest}\n")
-    assert not (tmp_path / "latents").exists()
-    encode("--vae", tmp_path / "vae2")
-    for name, scaling, weight in (("overflows", 1e6, 1), ("diverged", 0.5, 1e38)):
-        bad = vae()
-        bad.register_to_config(scaling_factor=scaling)
-        bad.encoder.conv_out.weight.data *= weight
-        bad.save_pretrained(tmp_path / name)
-        elsewhere = ["--output", tmp_path / f"latents_{name}"]
-        said = encode("--vae", tmp_path / name, *elsewhere, code=3)
-        assert re.search(r"error: latents of \d+ of \d+ images are not finite in float16", said)
-        assert not list((tmp_path / f"latents_{name}").rglob("*.safetensors*"))
-    changed = vae()
-    changed.encoder.conv_in.weight.data += 0.1
-    changed.save_pretrained(tmp_path / "vae2")
-    said = encode("--vae", tmp_path / "vae2", code=2)
-    assert "latents/train: was begun with another vae_weights" in said
-
-
-@pytest.mark.parametrize("tool", ["sample", "fid", "train"])
-def test_torchrun_takes_no_option_of_ours_for_its_own(tool: str, forked) -> None:
-    own = {text for action in get_args_parser()._actions for text in action.option_strings}
-    assert "--nnodes" in own
-    usage = forked(f"tools/{tool}.py", "--help").stdout
-    options = set(re.findall(r"^ +(--[a-z][a-z0-9-]*)", usage, re.M))
-    assert len(options) > 3
-    assert not {option for option in options for text in own if text.startswith(option)}

@@ -12,19 +12,17 @@ a trained model, each on what it gets from validation images. With --coefficient
 instead, for each SeeDNorm of a trained ViT, its coefficient tanh(x·β) over the patches of images.
 """
 
-import argparse
 from pathlib import Path
 from typing import NoReturn
 
+from vision.commands.arguments import tool_parser
 from vision.errors import run_tool
 from vision.notices import sign_of_life
 
 
 def main() -> None:
     """Parse the command line and do what it says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__)
     add = parser.add_argument
     add("norms", nargs="*", metavar="NORM", help="NAME or NAME:key=value,... (default: all)")
     add("--run", metavar="RUN", help="run directory or checkpoint to take the norms from")

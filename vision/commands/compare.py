@@ -1,9 +1,9 @@
 """Train every norm on every task with every seed, then write the report.
 
   python tools/compare.py configs/compare/digits.yaml
-  python tools/compare.py configs/compare/digits_tuned.yaml --dry-run
+  python tools/compare.py configs/compare/mnist5k.yaml --dry-run
   python tools/compare.py configs/compare/digits.yaml seeds=[0] name=quick --jobs 2
-  python tools/compare.py configs/compare/digits.yaml --sbatch=--gres=gpu:1 --sbatch=--time=04:00:00
+  python tools/compare.py configs/compare/mnist5k.yaml tune=null --sbatch=--gres=gpu:1
   python tools/compare.py configs/compare/imagenet_vit_b.yaml --plan
 
 Each cell is a run of tools/train.py in OUTPUT_DIR/NAME/TASK/LABEL_seedSEED; where the grid has
@@ -13,9 +13,9 @@ settings are no longer those of the grid are refused. SIGTERM and Ctrl-C stop th
 have saved.
 """
 
-import argparse
 from typing import NoReturn
 
+from vision.commands.arguments import tool_parser
 from vision.compare.grid import load_compare
 from vision.config.load import split_arguments
 from vision.errors import run_tool
@@ -24,9 +24,7 @@ from vision.notices import sign_of_life
 
 def main() -> None:
     """Parse the command line and do what it says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__)
     parser.add_argument("config", help="YAML file, as in configs/compare/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. seeds=[0]")
     parser.add_argument(

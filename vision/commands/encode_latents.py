@@ -9,10 +9,10 @@ Writes the mean and standard deviation of the latents of each image and its mirr
 training draws, to OUTPUT/SPLIT/shard_*.safetensors. Run the same command again to continue.
 """
 
-import argparse
 from pathlib import Path
 from typing import NoReturn
 
+from vision.commands.arguments import tool_parser
 from vision.config import load_config
 from vision.config.load import split_arguments
 from vision.errors import ConfigError, run_tool
@@ -21,9 +21,7 @@ from vision.notices import sign_of_life
 
 def main() -> None:
     """Parse the command line and do what it says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__)
     parser.add_argument("data", nargs="+", metavar="CONFIG.yaml|key=value")
     parser.add_argument("--vae", required=True, help="AutoencoderKL: hub id or folder")
     parser.add_argument("--output", required=True, metavar="DIR", help="the data.root of the DiT")

@@ -10,9 +10,9 @@ An overlay says where the images are; size, mean and std stay those of training.
 printed, and written with a picture, confusion_SPLIT.png.
 """
 
-import argparse
 from typing import NoReturn
 
+from vision.commands.arguments import tool_parser
 from vision.config.load import split_arguments
 from vision.errors import run_tool
 from vision.notices import sign_of_life
@@ -20,9 +20,7 @@ from vision.notices import sign_of_life
 
 def main() -> None:
     """Parse the command line and do what it says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__)
     parser.add_argument("model", metavar="RUN|CHECKPOINT|TIMM_MODEL")
     parser.add_argument("data", nargs="*", metavar="OVERLAY.yaml|key=value")
     parser.add_argument("--weights", metavar="FILE", help="weights of a timm model")

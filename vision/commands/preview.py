@@ -7,10 +7,10 @@
 Takes what tools/train.py takes, trains nothing, and needs no GPU.
 """
 
-import argparse
 from pathlib import Path
 from typing import NoReturn
 
+from vision.commands.arguments import add_config, tool_parser
 from vision.errors import run_tool
 from vision.notices import sign_of_life
 from vision.training.check import load_checked
@@ -18,11 +18,8 @@ from vision.training.check import load_checked
 
 def main() -> None:
     """Parse the command line and do what it says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", help="YAML file, as in configs/")
-    parser.add_argument("more", nargs="*", metavar="OVERLAY.yaml|key=value")
+    parser = tool_parser(__doc__)
+    add_config(parser)
     parser.add_argument("--number", type=int, default=24, metavar="N", help="images (default: 24)")
     parser.add_argument("--output", type=Path, default=Path("preview.png"), metavar="FILE")
     arguments = parser.parse_intermixed_args()

@@ -7,19 +7,17 @@ CHECKPOINT is an MAE run, its .ckpt file, or a published file with a decoder (gi
 and --norm-pix-loss if it was trained on normalized pixels).
 """
 
-import argparse
 from pathlib import Path
 from typing import NoReturn
 
+from vision.commands.arguments import tool_parser
 from vision.errors import run_tool
 from vision.notices import sign_of_life
 
 
 def main() -> None:
     """Parse the command line and do what it says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__)
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
     parser.add_argument("images", nargs="+", metavar="IMAGE")
     parser.add_argument("--output", type=Path, default=Path("reconstruction.png"), metavar="FILE")

@@ -5,19 +5,17 @@
 The page needs no network and no other file. It can be written while the comparison still runs.
 """
 
-import argparse
 from pathlib import Path
 from typing import NoReturn
 
+from vision.commands.arguments import tool_parser
 from vision.errors import ConfigError, run_tool
 from vision.notices import sign_of_life
 
 
 def main() -> None:
     """Parse the command line and do what it says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__)
     parser.add_argument("directory", type=Path, help="what tools/compare.py wrote")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: the same directory")
     arguments = parser.parse_args()

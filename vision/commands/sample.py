@@ -8,10 +8,10 @@ Image i depends on --seed and i only, not on the number of processes or on inter
 same command again to continue. RUN is a run directory, a .ckpt file or a saved pipeline's folder.
 """
 
-import argparse
 from pathlib import Path
 from typing import NoReturn, get_args
 
+from vision.commands.arguments import tool_parser
 from vision.config.schema import Sampler
 from vision.errors import run_tool
 from vision.notices import sign_of_life
@@ -19,9 +19,7 @@ from vision.notices import sign_of_life
 
 def main() -> None:
     """Parse the command line and do what it says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__)
     add = parser.add_argument
     add("run", metavar="RUN")
     add("--out", required=True, metavar="DIR")

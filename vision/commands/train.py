@@ -11,9 +11,9 @@ existing run is never overwritten: --resume continues it exactly where it was, e
 --plan trains nothing: memory, step time and GPU hours on H100s, computed without data or GPU.
 """
 
-import argparse
 from typing import NoReturn
 
+from vision.commands.arguments import add_config, tool_parser
 from vision.config.load import to_yaml
 from vision.errors import run_tool
 from vision.notices import sign_of_life
@@ -23,11 +23,8 @@ from vision.training.run_directory import check_run
 
 def main() -> None:
     """Parse the command line and do what it says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", help="YAML file, as in configs/")
-    parser.add_argument("more", nargs="*", metavar="OVERLAY.yaml|key=value")
+    parser = tool_parser(__doc__)
+    add_config(parser)
     parser.add_argument("--resume", action="store_true", help="continue the run if it exists")
     parser.add_argument(
         "--print-config", action="store_true", help="show the resolved configuration and stop"
