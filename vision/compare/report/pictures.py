@@ -88,10 +88,11 @@ def tuning_curve(comparison: Comparison, task: str) -> str | None:
 def training_curve(comparison: Comparison, task: str, metric: str) -> str | None:
     """Mean over seeds with the range between the extremes, a line per variant.
 
-    None where nothing was logged.
+    None where it was logged at fewer than two steps.
     """
     runs = {label: comparison.of(task, label) for label in comparison.config.rows()}
-    if not any(metric in row for rs in runs.values() for r in rs for row in r.metrics.values()):
+    rows = [row for members in runs.values() for run in members for row in run.metrics.items()]
+    if len({step for step, row in rows if metric in row}) < 2:
         return None
     figure, axis = canvas(3.4)
     for variant, members in runs.items():
