@@ -27,12 +27,15 @@ class Derf(FusedNorm):
         affine: Learn `weight` `[dim]`, from 1, and `bias` `[dim]`, from 0; the scalars are always
             there.
         channels_first: Channels are on axis 1 instead of the last.
-        backend: "compiled" (CPU) for the fused kernel, "eager" for the plain formula, "auto" to
-            choose by device and dtype; VISION_NORM_BACKEND overrides it.
+        backend: "triton" (GPU) or "compiled" (CPU) for the fused kernel, "eager" for the plain
+            formula, "auto" to choose by device and dtype; VISION_NORM_BACKEND overrides it.
     """
 
     kernel: ClassVar[Kernel] = Kernel(
-        "Derf", ("alpha", "shift", "weight", "bias"), {"weight": 1.0, "bias": 0.0}
+        "Derf",
+        ("alpha", "shift", "weight", "bias"),
+        {"weight": 1.0, "bias": 0.0},
+        triton="vision.norms.kernels.derf_triton",
     )
 
     def __init__(

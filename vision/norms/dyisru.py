@@ -29,15 +29,18 @@ class DyISRU(FusedNorm):
         affine: Learn `weight` `[dim]`, from 1, and `bias` `[dim]`, from 0; `c` is always there.
             None of them decays.
         channels_first: Channels are on axis 1 instead of the last.
-        backend: "compiled" (CPU) for the fused kernel, "eager" for the plain formula, "auto" to
-            choose by device and dtype; VISION_NORM_BACKEND overrides it.
+        backend: "triton" (GPU) or "compiled" (CPU) for the fused kernel, "eager" for the plain
+            formula, "auto" to choose by device and dtype; VISION_NORM_BACKEND overrides it.
 
     Raises:
         ValueError: `c_init` is 0.
     """
 
     kernel: ClassVar[Kernel] = Kernel(
-        "DyISRU", ("c", "weight", "bias"), {"weight": 1.0, "bias": 0.0}
+        "DyISRU",
+        ("c", "weight", "bias"),
+        {"weight": 1.0, "bias": 0.0},
+        triton="vision.norms.kernels.dyisru_triton",
     )
 
     def __init__(

@@ -25,12 +25,15 @@ class DyT(FusedNorm):
         alpha_init: Initial value of a, `alpha` `[1]`.
         affine: Learn `weight` `[dim]`, from 1, and `bias` `[dim]`, from 0; `alpha` is always there.
         channels_first: Channels are on axis 1 instead of the last.
-        backend: "compiled" (CPU) for the fused kernel, "eager" for the plain formula, "auto" to
-            choose by device and dtype; VISION_NORM_BACKEND overrides it.
+        backend: "triton" (GPU) or "compiled" (CPU) for the fused kernel, "eager" for the plain
+            formula, "auto" to choose by device and dtype; VISION_NORM_BACKEND overrides it.
     """
 
     kernel: ClassVar[Kernel] = Kernel(
-        "DyT", ("alpha", "weight", "bias"), {"weight": 1.0, "bias": 0.0}
+        "DyT",
+        ("alpha", "weight", "bias"),
+        {"weight": 1.0, "bias": 0.0},
+        triton="vision.norms.kernels.dyt_triton",
     )
 
     def __init__(

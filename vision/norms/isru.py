@@ -20,7 +20,12 @@ class ISRU(Derf):
     shape with erf; options, parameters and start values are Derf's. None of them decays.
     """
 
-    kernel: ClassVar[Kernel] = Kernel("ISRU", Derf.kernel.parameters, Derf.kernel.neutral)
+    kernel: ClassVar[Kernel] = Kernel(
+        "ISRU",
+        Derf.kernel.parameters,
+        Derf.kernel.neutral,
+        triton="vision.norms.kernels.isru_triton",
+    )
 
     @staticmethod
     def bounded(z: Tensor) -> Tensor:

@@ -34,11 +34,17 @@ class RMSNorm(FusedNorm):
         eps: Added to the mean square; 1e-6; the default of `nn.RMSNorm` is the machine epsilon.
         affine: Learn `weight` `[dim]`, from 1.
         channels_first: Normalize axis 1 instead of the last.
-        backend: "compiled" (CPU) for the fused kernel, "eager" for the plain formula, "auto" to
-            choose by device and dtype; VISION_NORM_BACKEND overrides it.
+        backend: "triton" (GPU) or "compiled" (CPU) for the fused kernel, "eager" for the plain
+            formula, "auto" to choose by device and dtype; VISION_NORM_BACKEND overrides it.
     """
 
-    kernel: ClassVar[Kernel] = Kernel("RMSNorm", ("weight",), {"weight": 1.0}, kept="rms")
+    kernel: ClassVar[Kernel] = Kernel(
+        "RMSNorm",
+        ("weight",),
+        {"weight": 1.0},
+        kept="rms",
+        triton="vision.norms.kernels.rmsnorm_triton",
+    )
 
     def __init__(
         self,

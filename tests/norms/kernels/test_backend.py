@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from vision.norms import convert_norms, create_norm
-from vision.norms.dyt import DyT
 from vision.norms.kernels import backend, cpu, cpu_build
 from vision.norms.kernels.backend import choose_backend
+from vision.norms.layernorm import LayerNorm
 from vision.norms.seednorm import SeeDNorm
 
 ROOT = Path(__file__).parents[3]
@@ -53,12 +53,12 @@ def test_only_the_kernel_that_is_called_is_built(fresh):
 def test_a_norm_without_a_triton_kernel_takes_its_formula_there_and_says_so_once(fresh, caplog):
     with caplog.at_level(logging.INFO, "vision"):
         for _ in range(2):
-            assert backend._decide("auto", DyT.kernel, "cuda", torch.float32, 64) == "eager"
+            assert backend._decide("auto", LayerNorm.kernel, "cuda", torch.float32, 64) == "eager"
     assert [r.getMessage() for r in caplog.records] == [
-        "DyT on cuda float32: backend eager (DyT has no Triton kernel)"
+        "LayerNorm on cuda float32: backend eager (LayerNorm has no Triton kernel)"
     ]
     with pytest.raises(ValueError, match="'triton' cannot work on cuda input .* no Triton kernel"):
-        backend._decide("triton", DyT.kernel, "cuda", torch.float32, 64)
+        backend._decide("triton", LayerNorm.kernel, "cuda", torch.float32, 64)
 
 
 def test_auto_says_once_what_it_took(fresh, caplog):

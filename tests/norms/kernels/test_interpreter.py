@@ -1,4 +1,5 @@
-"""The Triton kernels without a GPU: test_formula.py and test_ops.py under Triton's interpreter.
+"""The Triton kernels without a GPU: test_formula.py, test_ops.py and
+test_triton_norms.py under Triton's interpreter.
 
 In a process of its own, because Triton decides when it is imported whether it interprets.
 """
@@ -19,7 +20,10 @@ pytest.importorskip("triton")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="those files run on this GPU directly")
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="is the interpreter already")
 def test_triton_kernels_follow_the_formula_under_the_interpreter():
-    files = [str(Path(__file__).with_name(f"test_{name}.py")) for name in ("formula", "ops")]
+    files = [
+        str(Path(__file__).with_name(f"test_{name}.py"))
+        for name in ("formula", "ops", "triton_norms")
+    ]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", *files],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 from collections import Counter
@@ -15,6 +16,7 @@ from vision.norms.kernels.triton_config import LaunchConfig, backward_config, fo
 
 triton = pytest.importorskip("triton")
 kernels = pytest.importorskip("vision.norms.kernels.seednorm_triton")
+rows = pytest.importorskip("vision.norms.kernels.rows_triton")
 if not isinstance(kernels.forward_kernel, triton.JITFunction):
     pytest.skip("Triton interprets in this process", allow_module_level=True)
 
@@ -68,6 +70,32 @@ def build(
         constants |= {"PREFETCH": config.prefetch, "IN_REGISTERS": config.in_registers}
     constants["R"] = config.rows
     return compiled(kernel, target, dtype, constants, config.warps), config
+
+
+@pytest.mark.parametrize("name", ["rmsnorm", "dyt", "derf", "isru", "dyisru"])
+def test_norms_on_the_skeleton_compile_without_spills(name, tmp_path):
+    norm = importlib.import_module(f"vision.norms.kernels.{name}_triton").NORM
+    shared = {"RMS": norm.rms, "HAS_WEIGHT": True, "WIDE": triton.language.float32}
+    count = 1 + norm.has_bias + norm.scalars
+    for target, dtype, dim in (
+        ("sm_90", "bf16", 768),
+        ("sm_90", "fp32", 1152),
+        ("gfx942", "bf16", 768),
+    ):
+        wave = 64 if target.startswith("gfx") else 32
+        shared |= {"DIM": dim, "W": triton.next_power_of_2(dim)}
+        config = forward_config(dim, 1, wave)
+        own = {"EPS": 1e-6, "FORWARD": norm.forward_function, "HAS_BIAS": norm.has_bias}
+        constants = shared | own | {"R": config.rows}
+        built = compiled(rows.forward_kernel, target, dtype, constants, config.warps)
+        assert spilled(built, tmp_path) == 0, f"forward {target} {dtype} {dim}"
+        assert accesses(built)["store", 128] >= 1
+        config = backward_config(dim, 1, torch.device("cpu"), wave)
+        own = {"BACKWARD": norm.backward_function, "SUMS": count}
+        constants = shared | own | {"R": config.rows, "IN_REGISTERS": config.in_registers}
+        built = compiled(rows.backward_kernel, target, dtype, constants, config.warps)
+        assert spilled(built, tmp_path) == 0, f"backward {target} {dtype} {dim}"
+        assert accesses(built)["load", 128] >= 2
 
 
 def spilled(built: Any, folder: Path) -> int:

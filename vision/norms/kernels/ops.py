@@ -39,7 +39,8 @@ class Kernel:
         kept: What it keeps per row: nothing, "rms" (1/RMS), or "heads" (1/RMS and a number per
             head).
         source: The C++ file; default: that in the folder cpu/.
-        triton: The module of its Triton kernel, if it has one.
+        triton: The module of its Triton kernel, if it has one: a `RowNorm` named NORM
+            (rows_triton.py), or functions of its own (seednorm_triton.py).
     """
 
     def __init__(
@@ -155,8 +156,9 @@ class Kernel:
         """y `[..., D]`, and, as far as they are kept, 1/RMS `[...]` and values `[..., H]`."""
         count = len(self.parameters)
         parameters, (mask, num_heads, eps, keep, backend) = rest[:count], rest[count:]
-        if self._module(backend) is not None:
-            return triton_calls.forward(self._module(backend), x, parameters, num_heads, eps)
+        if (norm := self._in_triton(backend)) is not None:
+            results = triton_calls.forward(norm, x, parameters, num_heads, eps)
+            return results if self.kept_count else results[0]
         kept, ready = self.new_kept(x, num_heads), self.prepare(x, parameters)
         y = cpu.forward(self.source, x, ready, kept, mask, num_heads, eps, keep)
         return (y, *kept) if kept else y
@@ -170,8 +172,8 @@ class Kernel:
         count = len(self.parameters)
         parameters, mask, more = rest[:count], rest[count], rest[count + 1 :]
         *kept, num_heads, keep, backend = more
-        if (module := self._module(backend)) is not None:
-            return triton_calls.backward(module, dy, x, parameters, kept, num_heads)
+        if (norm := self._in_triton(backend)) is not None:
+            return triton_calls.backward(norm, dy, x, parameters, kept, num_heads)
         ready = self.prepare(x, parameters)
         return cpu.backward(self.source, dy, x, ready, kept, mask, num_heads, keep)
 
@@ -207,14 +209,17 @@ class Kernel:
             "norm's options, or VISION_NORM_BACKEND=eager"
         )
 
-    def _module(self, backend: str) -> Any:
-        """The module of the Triton kernel; None for the C++ kernel."""
+    def _in_triton(self, backend: str) -> Any:
+        """What has the Triton kernel's `forward` and `backward`; None for the C++ kernel."""
         valid = ["triton", "compiled"] if self.triton else ["compiled"]
         if backend not in valid:
             raise ValueError(
                 f"backend {backend!r} is no kernel of {self.title}; valid: {', '.join(valid)}"
             )
-        return importlib.import_module(str(self.triton)) if backend == "triton" else None
+        if backend != "triton":
+            return None
+        module = importlib.import_module(str(self.triton))
+        return getattr(module, "NORM", module)
 
 
 @torch.library.custom_op("vision::keep_mask", mutates_args=())

@@ -30,7 +30,7 @@ _WAVE = 64 if torch.version.hip else 32
 
 
 @triton.jit
-def _tanh(v):
+def tanh(v):
     """tanh with a small relative error everywhere: a Padé approximant near 0, exp elsewhere."""
     q = v * v
     above = (((q + 990) * q + 135135) * q + 4729725) * q + 34459425
@@ -115,7 +115,7 @@ def forward_kernel(
 
     mean = tl.sum(tl.sum(x * x, axis=2), axis=1) / (HEADS * WIDTH)  # [R]
     rstd = 1 / tl.sqrt(mean + EPS)
-    s = _tanh(tl.sum(x * _vector(BETA, column, inside, WIDE), axis=2))  # [R, H]
+    s = tanh(tl.sum(x * _vector(BETA, column, inside, WIDE), axis=2))  # [R, H]
     alpha = _vector(ALPHA, column, inside, WIDE)
     y = _scale(s, alpha, GAMMA, column, inside, HAS_GAMMA, WIDE) * (x * rstd[:, None, None])
 
@@ -184,14 +184,14 @@ def backward_kernel(
 
 
 def forward(
-    x: Tensor, alpha: Tensor, beta: Tensor, gamma: Tensor | None, num_heads: int, eps: float
+    x: Tensor, parameters: list[Any], num_heads: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y `[R, D]` in x's dtype, 1/RMS `[R]` and tanh values `[R, H]` in float32 (float64 for it).
 
     Arguments as in `ops.Kernel`, with x `[R, D]` of any row stride, its last axis contiguous, and
-    contiguous parameters of any floating dtype.
+    contiguous parameters of any floating dtype: alpha, beta, gamma or None.
     """
-    rows, dim = x.shape
+    (rows, dim), (alpha, beta, gamma) = x.shape, parameters
     wide = torch.promote_types(x.dtype, torch.float32)
     y = torch.empty(rows, dim, dtype=x.dtype, device=x.device)
     rstd = torch.empty(rows, dtype=wide, device=x.device)
@@ -210,18 +210,16 @@ def forward(
 def backward(
     dy: Tensor,
     x: Tensor,
-    alpha: Tensor,
-    beta: Tensor,
-    gamma: Tensor | None,
-    rstd: Tensor,
-    s: Tensor,
+    parameters: list[Any],
+    kept: list[Tensor],
     num_heads: int,
 ) -> tuple[Tensor, Tensor]:
-    """dx `[R, D]` and the gradients of alpha, beta, gamma as `[3, D]`; arguments as in `forward`.
+    """dx `[R, D]` and the gradients of alpha, beta, gamma as `[3, D]`; arguments as in `forward`,
+    which gave `kept`.
 
     Two runs on one kind of device give the same bits.
     """
-    rows, dim = x.shape
+    (rows, dim), (alpha, beta, gamma), (rstd, s) = x.shape, parameters, kept
     dx = torch.empty(rows, dim, dtype=x.dtype, device=x.device)
     if rows == 0:
         return dx, rstd.new_zeros(3, dim)

@@ -1,4 +1,4 @@
-"""Calls of a Triton kernel's module: any strides in, the shapes of ops.py out."""
+"""Calls of a norm in Triton: any strides in, the shapes of ops.py out."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from torch import Tensor
 
 
 def forward(
-    module: Any, x: Tensor, parameters: Sequence[Tensor | None], num_heads: int, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """y `[..., D]`, 1/RMS `[...]`, tanh values `[..., H]`."""
-    y, rstd, s = module.forward(_rows(x), *map(_dense, parameters), num_heads, eps)
-    return y.view(x.shape), rstd.view(x.shape[:-1]), s.view(*x.shape[:-1], num_heads)
+    norm: Any, x: Tensor, parameters: Sequence[Tensor | None], num_heads: int, eps: float
+) -> tuple[Tensor, ...]:
+    """y `[..., D]` and, as far as they are kept, 1/RMS `[...]`, values per head `[..., H]`."""
+    y, *kept = norm.forward(_rows(x), [*map(_dense, parameters)], num_heads, eps)
+    shapes = (x.shape[:-1], (*x.shape[:-1], num_heads))
+    return y.view(x.shape), *(k.view(s) for k, s in zip(kept, shapes, strict=False))
 
 
 def backward(
-    module: Any,
+    norm: Any,
     dy: Tensor,
     x: Tensor,
     parameters: Sequence[Tensor | None],
@@ -25,9 +26,10 @@ def backward(
     num_heads: int,
 ) -> tuple[Tensor, Tensor]:
     """dx `[..., D]` and the parameters' gradients, one after the other, `[N]`."""
-    rows, (rstd, s) = _rows(x), kept
-    per_row = (rstd.view(-1), s.view(len(rows), num_heads))
-    dx, sums = module.backward(_rows(dy), rows, *map(_dense, parameters), *per_row, num_heads)
+    rows = _rows(x)
+    shapes = ((len(rows),), (len(rows), num_heads))
+    per_row = [k.view(s) for k, s in zip(kept, shapes, strict=False)]
+    dx, sums = norm.backward(_rows(dy), rows, [*map(_dense, parameters)], per_row, num_heads)
     return dx.view(x.shape), sums.view(-1)
 
 

@@ -1,0 +1,32 @@
+"""ISRU in Triton: y = w·z/sqrt(z² + 1) + b with z = a x + c."""
+
+# mypy: disable-error-code="no-untyped-def"
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from vision.norms.kernels.rows_triton import RowNorm, bounded_gradients
+
+
+@triton.jit
+def isru(z):
+    """z/sqrt(z² + 1) and 1/sqrt(z² + 1); ±1 where squares might overflow."""
+    root = 1 / tl.sqrt(z * z + 1)
+    sign = tl.where(z < 0, -1.0, 1.0)
+    return tl.where(tl.abs(z) > 1e18, sign.to(z.dtype), z * root), root
+
+
+@triton.jit
+def _forward(x, r, a, c, w, b, DIM: tl.constexpr):
+    value, _ = isru(a * x + c)
+    return w * value + b
+
+
+@triton.jit
+def _backward(x, g, r, a, c, w, DIM: tl.constexpr):
+    value, root = isru(a * x + c)
+    return bounded_gradients(x, g, a, w, value, root * root * root)
+
+
+NORM = RowNorm(_forward, _backward, scalars=2)
