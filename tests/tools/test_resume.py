@@ -20,7 +20,7 @@ def test_a_run_of_steps_ends_and_resumes_within_an_epoch(
     arguments = [
         *CONFIG, *small, "norm.options.num_heads=4", "trainer.max_steps=45",
         "trainer.batch_size_device=16", "trainer.checkpoint_every_n_steps=4",
-        "optim.warmup_epochs=2", "name=run",
+        "optim.warmup_epochs=2", "trainer.val_every_n_epochs=3", "name=run",
     ]  # fmt: skip
     arguments.remove("trainer.epochs=2")
     whole = forked("tools/train.py", *arguments, f"output_dir={tmp_path / 'whole'}")
@@ -34,7 +34,7 @@ def test_a_run_of_steps_ends_and_resumes_within_an_epoch(
     assert summary["steps"] == 45
     rows = list(csv.DictReader((tmp_path / "whole" / "run" / "metrics.csv").open()))
     validated = [row["step"] for row in rows if row["val/top1"]]
-    assert validated == ["38", "44"]
+    assert validated == ["44"]  # the last epoch always is
     assert rows[-1]["train/loss"] or rows[-2]["train/loss"]
     taken = torch.load(tmp_path / "whole" / "run" / "last.ckpt", weights_only=True)
     assert taken["lr_schedulers"][0]["t_initial"] == 1

@@ -224,7 +224,7 @@ class TrainerConfig:
     compile: bool = False  # torch.compile the model
     # two runs give the same bits on one kind of device; an operation that cannot ends the run
     deterministic: bool = False
-    val_every_n_epochs: int = setting(1, more_than=0)
+    val_every_n_epochs: int = setting(1, more_than=0)  # and after the last epoch
     log_every_n_steps: int = setting(10, more_than=0)
     # diagnostics.csv of the norms; null: off
     diagnostics_every_n_steps: int | None = setting(None, more_than=0)

@@ -140,8 +140,6 @@ def _run(
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         if task.config.data.test_split is not None:
             trainer.test(task, datamodule=data, verbose=False)
-        elif task.epochs % task.config.trainer.val_every_n_epochs:  # the last epoch had none
-            trainer.validate(task, datamodule=data, verbose=False)
     except SIGTERMException:
         say(
             f"stopped by a signal at step {trainer.global_step}, all is saved; --resume continues "

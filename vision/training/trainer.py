@@ -14,7 +14,7 @@ from vision.registry import CALLBACKS
 from vision.tasks.base import VisionTask
 from vision.training.callbacks.checkpoint import LastCheckpoint, WholeCheckpointIO
 from vision.training.callbacks.diagnostics import NormDiagnostics
-from vision.training.callbacks.last_epoch import ShortLastEpoch
+from vision.training.callbacks.last_epoch import LastEpoch
 from vision.training.callbacks.progress import (
     DataWait,
     EpochLine,
@@ -88,7 +88,7 @@ def _callbacks(
         StepSeeding(config.seed),
         Throughput(),
         DataWait(),
-        ShortLastEpoch(),
+        LastEpoch(),
         EpochLine((*task.shown, "train/images_per_sec", "data/skipped")),
         *extra,
         *_task_callbacks(config, folder),
