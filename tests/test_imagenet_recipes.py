@@ -1,7 +1,8 @@
 """The commands of docs/imagenet.md run in their order, on a set of ImageNet's shape.
 
-Their models are whole, but for ViT-L, MAE-L and DiT-XL/2, which keep their width and have fewer
-blocks: memory. Smaller are the numbers of images, steps and processes, and the batch.
+Their models are whole, but for memory's sake ViT-L, MAE-L's encoder, its decoder and DiT-XL/2 keep
+their width and have one block. Smaller are the numbers of images, steps and processes, the batch,
+and what is sampled; the VAE is small, and it and the Inception of FID have random weights.
 """
 
 import json

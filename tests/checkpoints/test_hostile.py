@@ -17,7 +17,7 @@ from vision.config import load_config
 from vision.datasets.webdataset import WebDatasetReader
 from vision.evaluation.generative.array_source import ArraySource
 from vision.evaluation.generative.saved_statistics import read_statistics
-from vision.training.loggers import open_loggers
+from vision.training.loggers import make_loggers
 
 
 class Trap:
@@ -133,9 +133,9 @@ def test_archives_are_read_in_place_whatever_their_members_are_called(tmp_path: 
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_only_a_logger_is_made_of_what_a_config_names(tmp_path: Path, mark: Path) -> None:
+def test_only_a_logger_is_made_of_what_a_config_names(mark: Path) -> None:
     config = load_config([]).config
     config.trainer.loggers = [{"class": "os.mkdir", "path": str(mark)}]
     with pytest.raises(ValueError, match=r"trainer\.loggers = 'os\.mkdir'.*no logger"):
-        open_loggers(config, tmp_path, None)
+        make_loggers(config)
     assert not mark.exists()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vision.checkpoints.read import read_checkpoint, read_step
+from vision.checkpoints.read import read_checkpoint, read_run
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -56,7 +56,9 @@ def test_a_killed_process_ends_the_job_with_a_message_and_it_resumes(
     run = make_arguments("killed", "classify", 2, ["trainer.strategy=ddp"], tmp_path)
     output = world(2, [[*run, at(12, "SIGKILL", rank=1)]], codes=[1, -signal.SIGKILL])
     assert "process 0 of 2 ends at step" in output and "--resume" in output
-    assert read_step(tmp_path / "killed" / "last.ckpt") == 10  # the last that was written
+    assert (
+        read_run(tmp_path / "killed" / "last.ckpt")["global_step"] == 10
+    )  # the last that was written
     world(2, [run])
     assert_same_weights(tmp_path / "killed", runs / "classify_1")
 
@@ -68,7 +70,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(
     run = make_arguments("stopped", "classify", 2, extra, tmp_path)
     output = world(2, [[*run, at(4, "SIGTERM", rank=1)]], codes=[REQUEUE, 0])
     assert "stopped by a signal at step 5" in output
-    assert read_step(tmp_path / "stopped" / "last.ckpt") == 5  # nothing is lost
+    assert read_run(tmp_path / "stopped" / "last.ckpt")["global_step"] == 5  # nothing is lost
     world(2, [run])
     assert_same_weights(tmp_path / "stopped", runs / "classify_1")
 
@@ -79,7 +81,7 @@ def test_slurm_starts_a_job_and_its_sigusr1_saves_and_requeues(
     run = make_arguments("slurm", "classify", 2, ["trainer.strategy=ddp"], tmp_path)
     output = world(2, [[*run, at(16, "SIGUSR1", rank=0)]], codes=[REQUEUE, 0], slurm=True)
     assert "--resume continues" in output
-    assert read_step(tmp_path / "slurm" / "last.ckpt") == 17
+    assert read_run(tmp_path / "slurm" / "last.ckpt")["global_step"] == 17
     assert not list(tmp_path.glob("**/hpc_ckpt*"))  # Lightning's own, mid-step and not resumed here
     world(1, [make_arguments("slurm", "classify", 1, [], tmp_path)])
     assert_same_weights(tmp_path / "slurm", runs / "classify_1")

@@ -37,14 +37,14 @@ def test_the_metrics_of_a_run_are_found_again(tool, trained: Path) -> None:
 def test_averaged_and_best_weights_can_be_asked_for(forked, trained: Path, tmp_path: Path) -> None:
     forked("tools/evaluate.py", trained, "--ema", "--output", tmp_path / "ema")
     summary = json.loads((trained / "summary.json").read_text())["metrics"]
-    ema = json.loads((tmp_path / "ema" / "evaluate_test.json").read_text())
+    ema = json.loads((tmp_path / "ema" / "evaluate_test_ema.json").read_text())
     assert ema["top1"] == summary["test/ema_top1"]
     arguments = ["--checkpoint", "best", "--split", "validation", "--output", tmp_path / "best"]
     forked("tools/evaluate.py", trained, *arguments)
-    best = json.loads((tmp_path / "best" / "evaluate_validation.json").read_text())
+    best = json.loads((tmp_path / "best" / "evaluate_validation_best.json").read_text())
     assert best["top1"] >= summary["val/top1"]
     assert best["images"] == 180
-    assert (tmp_path / "best/confusion_validation.png").exists()
+    assert (tmp_path / "best/confusion_validation_best.png").exists()
 
 
 def test_an_overlay_says_where_the_images_are(forked, trained: Path, tmp_path: Path) -> None:
@@ -97,11 +97,13 @@ def test_an_exported_layernorm_run_is_a_timm_model(forked, small, tmp_path: Path
     forked("tools/train.py", "configs/vit_ti.yaml", "norm.name=layernorm", *arguments)
     run = tmp_path / "vit_ti_layernorm"
     forked("tools/evaluate.py", run)
+    forked("tools/evaluate.py", run, "--checkpoint", "best", "--split", "validation")
     forked("tools/evaluate.py", run, "--export", tmp_path / "exported")
     top1 = json.loads((run / "evaluate_test.json").read_text())["top1"]
     low, high = wilson(top1, 360)
     row = f"| test | last | top1 | {top1:.4g} | {low:.2f} to {high:.2f} |"
     card = (tmp_path / "exported/README.md").read_text()
+    assert "| validation | best | top1 |" in card  # other weights do not replace these
     assert row in card and "library_name: timm" in card and low < top1 < high
     model = timm.create_model(f"local-dir:{tmp_path / 'exported'}", pretrained=True).eval()
     images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -79,3 +79,32 @@ def test_metrics_during_training_are_logged_and_change_nothing(
     record = json.loads((tmp_path / "evaluated" / "evaluation" / "step_0000019.json").read_text())
     assert record["fid"] == summary["val/fd"]
     assert record["settings"]["fake"]["num_inference_steps"] == 3
+
+
+def test_images_of_a_data_config_are_the_reference(forked, trained: Path, tmp_path: Path) -> None:
+    arguments = [
+        "configs/dit_b4.yaml", "norm.name=layernorm",
+        "model.embed_dim=32", "model.depth=1", "model.num_heads=2", "trainer.max_steps=2",
+        "optim.warmup_epochs=0", "data.num_workers=0", "dit.sample_every_n_steps=null",
+        f"evaluation.extractor=run:{trained}", "evaluation.number=20", "evaluation.sampler=ddim",
+        "evaluation.num_inference_steps=2", f"output_dir={tmp_path}",
+    ]  # fmt: skip
+    found = {}
+    for name, reference in (("own", "null"), ("config", "configs/data/digits.yaml")):
+        where = [f"name={name}", f"evaluation.reference={reference}"]
+        forked("tools/train.py", *arguments, *where)
+        found[name] = json.loads((tmp_path / name / "summary.json").read_text())["metrics"]
+    assert found["config"]["val/fd"] == found["own"]["val/fd"] > 0
+    record = json.loads((tmp_path / "config/evaluation/step_0000002.json").read_text())
+    assert record["settings"]["real"]["number"] == 1257, record["settings"]["real"]
+    larger = tmp_path / "larger.yaml"
+    larger.write_text("data: {name: digits, img_size: 16}\n")
+    for reference, message in (
+        (larger, "its images are resized to 16 pixels, samples have 8; set data.img_size there"),
+        (tmp_path / "none.yaml", "expected an .npz of statistics or images, a folder"),
+    ):
+        where = ["name=refused", f"evaluation.reference={reference}"]
+        said = forked("tools/train.py", *arguments, *where, code=2)
+        line = said.stderr.splitlines()[-1]
+        assert f"evaluation.reference = {reference}: " in line and message in line
+        assert not (tmp_path / "refused").exists()

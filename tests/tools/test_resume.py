@@ -12,6 +12,28 @@ from vision.files import file_hash
 
 CONFIG = ("configs/vit_ti.yaml", "configs/norm/seednorm.yaml")
 
+# runs a script, and writes a line to a file whenever it opens a last.ckpt
+LOGGED = """
+import runpy, sys
+
+_, log, *sys.argv = sys.argv
+
+def hook(event, arguments):
+    if event == "open" and str(arguments[0]).endswith("/last.ckpt"):
+        with open(log, "a") as file:
+            print("opened", file=file)
+
+sys.addaudithook(hook)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+READ = """
+import sys
+from pathlib import Path
+from vision.checkpoints.read import read_checkpoint
+
+read_checkpoint(Path(sys.argv[1]))
+"""
+
 
 @pytest.mark.slow
 def test_a_run_of_steps_ends_and_resumes_within_an_epoch(
@@ -52,12 +74,19 @@ def test_ctrl_c_saves_and_what_changes_no_result_may_change(
         "name=run", "--resume",
     ]  # fmt: skip
     kill(arguments, saves=2, kind="SIGINT")
-    stopped = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"]
+    last = tmp_path / "run" / "last.ckpt"
+    stopped = torch.load(last, weights_only=True)["global_step"]
     start.unlink()
+    logged, read = tmp_path / "logged.py", tmp_path / "read.py"
+    logged.write_text(LOGGED)
+    read.write_text(READ)
+    once, resumed = tmp_path / "once.txt", tmp_path / "resumed.txt"
+    forked(logged, once, read, last)
     refused = forked("tools/train.py", *arguments, "optim.lr=1e-4", code=2)
     assert "optim.lr = 0.0001" in refused.stderr
     changes = ["trainer.log_every_n_steps=7", "model.init_from=elsewhere.ckpt"]
-    output = forked("tools/train.py", *arguments, *changes).stdout
+    output = forked(logged, resumed, "tools/train.py", *arguments, *changes).stdout
+    assert resumed.read_text() == once.read_text() != ""  # checked and loaded in one reading
     assert "trainer.log_every_n_steps = 7, was 10" in output
     starts = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert [entry["resumed_from_step"] for entry in starts] == [None, stopped]

@@ -71,7 +71,8 @@ def _table(found: list[dict[str, Any]]) -> list[str]:
     """A row for each metric of each evaluation."""
     rows = ["| split | weights | metric | value | 95 % interval |", "|---|---|---|---:|---:|"]
     for metrics in found:
-        weights = "average" if metrics["ema"] else "last"
+        stem = Path(metrics["source"]).stem
+        weights = f"{stem}, average" if metrics["ema"] else stem
         for key in ("top1", "top5", "loss", "calibration_error"):
             if key not in metrics:
                 continue

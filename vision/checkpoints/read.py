@@ -38,8 +38,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return read_sharded(path) if is_sharded(path) else read_file(path)
 
 
-def read_step(path: Path) -> int:
-    """The optimizer step that a run's checkpoint was saved at.
+def read_run(path: Path) -> dict[str, Any]:
+    """A run's checkpoint, to go on from; of a folder all but the sharded tensors.
 
     Raises ValueError if it is damaged, or lacks what a run needs to go on.
     """
@@ -49,7 +49,7 @@ def read_step(path: Path) -> int:
         raise ValueError(f"{path}: lacks {', '.join(missing)}, expected a run's last.ckpt")
     if not isinstance(content["global_step"], int):
         raise ValueError(f"{path}: global_step is no whole number, expected a run's last.ckpt")
-    return content["global_step"]
+    return content
 
 
 def state_dict_of(content: dict[str, Any], ema: bool = False) -> dict[str, Tensor]:

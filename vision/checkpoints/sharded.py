@@ -85,13 +85,16 @@ def read_rest(folder: Path) -> dict[str, Any]:
     return rest
 
 
-def read_sharded(folder: Path, like: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
+def read_sharded(
+    folder: Path, like: Mapping[str, Tensor] | None = None, rest: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """The checkpoint as it was saved, by any number of processes, its tensors whole on the CPU.
 
     Where `like` holds a DTensor under a tensor's name (`tensor_name`, for an optimizer without the
-    last part), each process reads only its part, and all processes must call. Raises ValueError.
+    last part), each process reads only its part, and all processes must call. `rest` is what
+    `read_rest` returned, if that was called before. Raises ValueError.
     """
-    rest, like = read_rest(folder), like or {}
+    rest, like = read_rest(folder) if rest is None else rest, like or {}
     try:
         reader = dcp.HuggingFaceStorageReader(str(folder))
         tensors: dict[str, Tensor] = {}

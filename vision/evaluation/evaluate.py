@@ -164,7 +164,8 @@ def report_evaluation(
         if found != split:
             print(f"no data.test_split: the {found} split")
         folder = Path(output) if output else classifier.file.parent
-        written, picture = folder / f"evaluate_{found}.json", folder / f"confusion_{found}.png"
+        kind = found + _other_weights(classifier.file, ema)
+        written, picture = folder / f"evaluate_{kind}.json", folder / f"confusion_{kind}.png"
         for file in (written, picture):
             check_writable(file)
         names = corruption_names(corruptions)
@@ -184,6 +185,12 @@ def report_evaluation(
     for name, accuracies in metrics.get("corruptions", {}).items():
         print(f"{name:<17} {' '.join(f'{value:6.2f}' for value in accuracies)}")
     print(f"written           {written}, {picture}")
+
+
+def _other_weights(file: Path, ema: bool) -> str:
+    """What sets metrics of these weights apart from those of a run's last ones, in file names."""
+    other = f"_{file.stem}" if file.suffix == ".ckpt" and file.stem != "last" else ""
+    return other + ("_ema" if ema else "")
 
 
 def _synchronize(device: torch.device) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,33 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch import Tensor
 
 from vision.config import Config
+from vision.errors import first_line
 from vision.notices import notice
 from vision.pictures import write_png
 
 
-def open_loggers(config: Config, folder: Path, resume_step: int | None) -> list[Logger]:
-    """TensorBoard, and those of `trainer.loggers`. Raises ValueError for what is no logger."""
+def tensorboard(folder: Path, resume_step: int | None) -> Logger:
+    """TensorBoard in the run directory, from after the step at which a run goes on."""
     purge = None if resume_step is None else resume_step + 1
-    loggers: list[Logger] = [
-        TensorBoardLogger(folder, name="tensorboard", version="", purge_step=purge)
-    ]
-    for entry in config.trainer.loggers:
-        loggers.append(_user_logger(dict(entry)))
-    return loggers
+    return TensorBoardLogger(folder, name="tensorboard", version="", purge_step=purge)
+
+
+def make_loggers(config: Config) -> list[Logger]:
+    """Those of `trainer.loggers`; they write nothing yet. Raises ValueError for what is none."""
+    return [_make_logger(dict(entry)) for entry in config.trainer.loggers]
+
+
+def start_loggers(loggers: Sequence[Logger]) -> None:
+    """Open the experiments of `loggers` on rank 0, which takes the rest of their arguments.
+
+    Raises ValueError where one cannot be opened.
+    """
+    for logger in loggers:
+        try:
+            getattr(logger, "experiment", None)
+        except Exception as error:  # each service has its own
+            cls = type(logger)
+            raise _refusal(f"{cls.__module__}.{cls.__name__}", error) from error
 
 
 def log_picture(trainer: pl.Trainer, name: str, draw: Callable[[], Tensor], file: Path) -> None:
@@ -43,7 +57,7 @@ def log_picture(trainer: pl.Trainer, name: str, draw: Callable[[], Tensor], file
             logger.experiment.add_image(name, picture, trainer.global_step)
 
 
-def _user_logger(entry: dict[str, Any]) -> Logger:
+def _make_logger(entry: dict[str, Any]) -> Logger:
     path = str(entry.pop("class", ""))
     module, _, name = path.rpartition(".")
     try:
@@ -51,8 +65,12 @@ def _user_logger(entry: dict[str, Any]) -> Logger:
         if not (isinstance(cls, type) and issubclass(cls, Logger)):
             raise TypeError("it is no logger")  # nothing else is ever called
         return cls(**entry)
-    except (ImportError, AttributeError, ValueError, TypeError, ModuleNotFoundError) as error:
-        raise ValueError(
-            f"trainer.loggers = {path!r}: cannot be made ({error}); expected `class:` with the "
-            "path of a Lightning logger, and its arguments"
-        ) from error
+    except Exception as error:  # each service has its own
+        raise _refusal(path, error) from error
+
+
+def _refusal(path: str, error: Exception) -> ValueError:
+    return ValueError(
+        f"trainer.loggers = {path!r}: cannot be made ({first_line(error)}); expected `class:` with "
+        "the path of a Lightning logger, and its arguments"
+    )

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from vision.checkpoints.read import read_step
+from vision.checkpoints.read import read_run
 from vision.training.callbacks.metrics_csv import read_metrics
 from vision.training.messages import say
 
 
-def resume_point(folder: Path, steps_per_epoch: int) -> tuple[Path | None, int | None]:
-    """The newest undamaged checkpoint and its step; (None, None) for a run without one yet.
+class ResumePoint:
+    """A checkpoint and its step, read once: it is checked before the model is built, then loaded.
+
+    Reading all of it, and its checksums, takes minutes where it is large and the disk is shared.
+    """
+
+    def __init__(self, file: Path) -> None:
+        """Raises ValueError if the checkpoint is damaged, or no run's."""
+        self.file = file
+        self._content: dict[str, Any] | None = read_run(file)
+        self.step: int = self._content["global_step"]
+
+    def take(self) -> dict[str, Any] | None:
+        """What `read_run` returned, once; it is not kept, as it has the size of the training."""
+        content, self._content = self._content, None
+        return content
+
+
+def resume_point(folder: Path, steps_per_epoch: int) -> ResumePoint | None:
+    """The newest undamaged checkpoint; None for a run without one yet.
 
     Raises ValueError if every checkpoint there is damaged, or if they are gone from a run that had
     one, so that nothing is overwritten.
@@ -24,12 +43,10 @@ def resume_point(folder: Path, steps_per_epoch: int) -> tuple[Path | None, int |
                 say(f"resume  skips {damage}")
             continue
         try:
-            step = read_step(file)
+            return ResumePoint(file)
         except ValueError as error:
             say(f"resume  skips {error}")
             damage = str(error)
-            continue
-        return file, step
     if damage:
         raise ValueError(f"name: no whole checkpoint in {folder}: {damage}; move it elsewhere")
     table = folder / "metrics.csv"
@@ -39,4 +56,4 @@ def resume_point(folder: Path, steps_per_epoch: int) -> tuple[Path | None, int |
             f"name: {folder} was trained in, as its metrics.csv shows, and has neither last.ckpt "
             "nor previous.ckpt; put one back, or choose another name=..."
         )
-    return None, None
+    return None

@@ -16,11 +16,10 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from vision.checkpoints.archive import previous_of, read_file
+from vision.checkpoints.archive import previous_of
 from vision.checkpoints.sharded import (
     is_sharded,
     put_back,
-    read_sharded,
     save_sharded,
     take_out,
     tensor_name,
@@ -86,12 +85,12 @@ class ShardedStrategy(ModelParallelStrategy):
         """The checkpoint, without running code in it; of a folder, each process reads its part."""
         path = Path(checkpoint_path)
         if not is_sharded(path):
-            return read_file(path)
+            return self.checkpoint_io.load_checkpoint(path)
         like = {tensor_name("weights", k): v for k, v in self._module.state_dict().items()}
         for i, optimizer in enumerate(self.optimizers):
             numbered = enumerate(_parameters(optimizer))
             like |= {tensor_name("optimizer", i, number): p for number, p in numbered}
-        return read_sharded(path, like)
+        return self.checkpoint_io.load_checkpoint(path, like=like)  # type: ignore[call-arg]
 
     def load_model_state_dict(self, checkpoint: Any, strict: bool = True) -> None:
         own = self._module.state_dict()

@@ -13,6 +13,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Timer
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from vision.config import Config
@@ -38,10 +39,10 @@ from vision.training.build import check_build
 from vision.training.callbacks.metrics_csv import MetricsCSV
 from vision.training.curves import plot_curves
 from vision.training.initialize import initialize
-from vision.training.loggers import open_loggers
+from vision.training.loggers import make_loggers, start_loggers, tensorboard
 from vision.training.messages import say, set_up_logging
 from vision.training.precision import check_precision
-from vision.training.resume import resume_point
+from vision.training.resume import ResumePoint, resume_point
 from vision.training.run_directory import (
     check_run,
     held,
@@ -74,42 +75,45 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
     if finished is not None:
         say(f"{folder} has finished already: nothing to do")
         return finished
+    loggers = make_loggers(config)
     with ExitStack() as stack:
         existed = folder.is_dir()
         if existed:  # else nothing is made until all is checked
             stack.enter_context(held(folder))
         data, accumulate = open_data(config)
         pl.seed_everything(config.seed, verbose=False)
-        checkpoint, step = resume_point(folder, data.steps_per_epoch)
-        task = create_task(config, data, resumed=checkpoint is not None)
+        point = resume_point(folder, data.steps_per_epoch)
+        task = create_task(config, data, resumed=point is not None)
+        start_loggers(loggers)
         if not existed:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(held(folder))
         open_run(config)
-        return _train(task, data, accumulate, checkpoint, step, changed)
+        return _train(task, data, accumulate, loggers, point, changed)
 
 
 def _train(
     task: VisionTask,
     data: ImageDataModule,
     accumulate: int,
-    checkpoint: Path | None,
-    step: int | None,
+    loggers: list[Logger],
+    point: ResumePoint | None,
     changed: dict[str, list[Any]],
 ) -> dict[str, Any]:
-    """Train in the open run directory, from `checkpoint` at `step` where given."""
+    """Train in the open run directory, from `point` where given."""
     config = task.config
+    step = None if point is None else point.step
     folder = run_directory(config)
     timer = Timer()
     table = MetricsCSV(folder / "metrics.csv", step)
-    loggers = [table, *open_loggers(config, folder, step)]
-    trainer = make_trainer(task, folder, [timer], accumulate, loggers, step)
+    writers = [table, tensorboard(folder, step), *loggers]
+    trainer = make_trainer(task, folder, [timer], accumulate, writers, point)
     _announce(task, data, trainer, step)
     if trainer.is_global_zero:
         record_start(folder, environment_record(), step, changed)
         for key, (before, now) in changed.items():
             say(f"        {key} = {now}, was {before}")
-    _run(trainer, task, data, checkpoint)
+    _run(trainer, task, data, None if point is None else point.file)
     summary = {
         "task": config.task,
         "name": config.name,

@@ -23,6 +23,7 @@ from vision.training.callbacks.progress import (
 )
 from vision.training.callbacks.seeding import StepSeeding
 from vision.training.precision import precision_options, resolve_precision
+from vision.training.resume import ResumePoint
 from vision.training.strategies import launched_by, make_strategy
 
 
@@ -32,14 +33,14 @@ def make_trainer(
     extra: list[pl.Callback],
     accumulate: int,
     loggers: list[Logger],
-    resume_step: int | None,
+    point: ResumePoint | None,
 ) -> pl.Trainer:
     """Lightning's Trainer, writing into `folder`, with `extra` and the callbacks that the
-    configuration asks for. A run that continues does so from `resume_step`."""
+    configuration asks for. A run that continues does so from `point`."""
     config = task.config
     options = config.trainer
     precision = precision_options(resolve_precision(options.precision))
-    plugins = [WholeCheckpointIO(), *launched_by(), *precision.pop("plugins", [])]
+    plugins = [WholeCheckpointIO(point), *launched_by(), *precision.pop("plugins", [])]
     return pl.Trainer(
         default_root_dir=folder,
         accelerator=options.accelerator,
@@ -53,7 +54,7 @@ def make_trainer(
         check_val_every_n_epoch=options.val_every_n_epochs,
         log_every_n_steps=options.log_every_n_steps,
         logger=loggers,
-        callbacks=_callbacks(task, folder, extra, resume_step),
+        callbacks=_callbacks(task, folder, extra, None if point is None else point.step),
         inference_mode=options.strategy != "fsdp",  # its buffers are trained with afterwards
         enable_progress_bar=shows_bar(config),
         enable_model_summary=False,

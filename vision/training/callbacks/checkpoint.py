@@ -16,7 +16,8 @@ from pytorch_lightning.plugins import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from vision.checkpoints.archive import previous_of, save_whole
-from vision.checkpoints.read import read_checkpoint
+from vision.checkpoints.read import read_run
+from vision.checkpoints.sharded import is_sharded, read_sharded
 from vision.tasks.finite import nonfinite_tensor
 from vision.training.callbacks.lightning_private import (
     count_batches_as,
@@ -25,6 +26,7 @@ from vision.training.callbacks.lightning_private import (
     log_step,
 )
 from vision.training.callbacks.progress import ends_step
+from vision.training.resume import ResumePoint
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -32,7 +34,13 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
     Lightning writes to the system's temporary folder and moves the file from there: between file
     systems that is a copy, which a kill or a full disk can cut short.
+
+    `point` has been read already, and is not read again.
     """
+
+    def __init__(self, point: ResumePoint | None = None) -> None:
+        super().__init__()
+        self._point = point
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
@@ -42,9 +50,20 @@ class WholeCheckpointIO(TorchCheckpointIO):
         path.parent.mkdir(parents=True, exist_ok=True)
         save_whole(checkpoint, path, previous_of(path))
 
-    def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
-        """Whatever strategy wrote it; runs no code in it. Raises ValueError if damaged."""
-        return read_checkpoint(Path(path))
+    def load_checkpoint(
+        self, path: Any, *arguments: Any, like: Any = None, **options: Any
+    ) -> dict[str, Any]:
+        """Whatever strategy wrote it; runs no code in it. Raises ValueError if damaged.
+
+        `like` is as in `read_sharded`.
+        """
+        path = Path(path)
+        point, content = self._point, None
+        if point is not None and point.file == path:
+            content = point.take()
+        if content is None:
+            content = read_run(path)
+        return read_sharded(path, like, content) if is_sharded(path) else content
 
 
 class LastCheckpoint(Checkpoint):
