@@ -96,7 +96,8 @@ def test_images_of_a_data_config_are_the_reference(forked, trained: Path, tmp_pa
         found[name] = json.loads((tmp_path / name / "summary.json").read_text())["metrics"]
     assert found["config"]["val/fd"] == found["own"]["val/fd"] > 0
     record = json.loads((tmp_path / "config/evaluation/step_0000002.json").read_text())
-    assert record["settings"]["real"]["number"] == 1257, record["settings"]["real"]
+    real = record["settings"]["real"]
+    assert (real["name"], real["count"]) == ("configs/data/digits.yaml", 1257)
     larger = tmp_path / "larger.yaml"
     larger.write_text("data: {name: digits, img_size: 16}\n")
     for reference, message in (
