@@ -41,7 +41,8 @@ def tool_call(words: list[str]) -> list[str]:
         return words[1:]
     if words[0] == "make":
         makefile = (ROOT / "Makefile").read_text()
-        assert all(re.search(rf"(?m)^{target}:", makefile) for target in words[1:]), words
+        targets = [word for word in words[1:] if "=" not in word]
+        assert all(re.search(rf"(?m)^{target}:", makefile) for target in targets), words
         return []
     assert words[0] in OTHERS, f"a test of {words[0]} is missing: {words}"
     return []

@@ -8,7 +8,10 @@ multivariate t distribution, whose quantile widens every interval, so that all o
 with 95 %. `scipy.stats.dunnett` itself ignores the pairing and takes no missing runs.
 
 A pooled error is too small for a variant that scatters more than the others, so each difference has
-the larger of the pooled error and that of its own pairs.
+the larger of the pooled error and that of its own pairs. But one variant that scatters ten times as
+much as the others widens all their intervals. So from `OWN_PAIRS` shared seeds on nothing is
+pooled: each difference has the interval of its paired t test, at a level for each with which all
+hold at once with 95 % (Sidak 1967), whatever scatters how much.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from scipy.stats import qmc
 
 LEVEL = 0.95
 POWER = 0.8  # with which a difference of the size `Effect.smallest` is shown
+OWN_PAIRS = 8  # seeds from which a spread is known well enough from a variant's own pairs
 _DRAWS = 2**14  # points of the quantile; its level is met to about 0.001
 _MOST_SEEDS = 1000
 
@@ -79,11 +83,17 @@ def compare_to_baseline(
             effects[label] = Effect(verdict, _paired(values[label], values[baseline]))
     fit = _fit({label: values[label] for label in [baseline, *judged]})
     own = np.array([_own_variance(values[label], values[baseline]) for label in judged])
+    pairs = [len(values[label].keys() & values[baseline].keys()) for label in judged]
+    pooled = min(pairs, default=0) < OWN_PAIRS
     extra = np.array([(test_variance or {}).get(label, 0.0) for label in judged])
     sign = 1.0 if higher_is_better else -1.0
     for i, label in enumerate(judged):
         if fit.estimable[i]:
-            found = _effect(fit, i, float(own[i]), float(extra[i]), margin, sign)
+            difference, spread = float(fit.differences[i]), _pooled(fit, i, float(own[i]))
+            if not pooled:
+                difference = _paired(values[label], values[baseline]) or 0.0
+                spread = _own_pairs(float(own[i]), pairs[i], len(judged))
+            found = _effect(difference, spread, float(extra[i]), margin, sign)
             if baseline in lost:
                 found = Effect("undecided", found.difference)
             effects[label] = found
@@ -148,25 +158,51 @@ def _fit(values: Mapping[str, Mapping[int, float]]) -> _Fit:
     return _Fit(differences, deviations**2, correlation, known < 1e-8, sigma, df)
 
 
-def _effect(
-    fit: _Fit, i: int, own: float, extra: float, margin: float | None, sign: float
-) -> Effect:
-    difference = float(fit.differences[i])
-    # no scatter at all is no measure of it
-    if fit.sigma is None or (math.isclose(fit.sigma, 0, abs_tol=1e-12) and extra == 0):
-        return Effect("undecided", difference)
+@dataclass(frozen=True)
+class _Spread:
+    """What an interval is made of, but for the test set."""
+
+    sigma: float | None  # of the error of one run; None: nothing to take it from
+    variance: float  # of the difference
+    quantile: float
+    df: int
+    count: int  # of differences that are judged together
+
+
+def _pooled(fit: _Fit, i: int, own: float) -> _Spread:
+    count = int(fit.estimable.sum())
+    if fit.sigma is None:
+        return _Spread(None, 0.0, 0.0, 0, count)
     sigma = max(fit.sigma, math.sqrt(own / fit.variances[i]))
-    error = math.sqrt(fit.variances[i] * sigma**2 + extra)
     quantile = _quantile(_key(fit.correlation[np.ix_(fit.estimable, fit.estimable)]), fit.df)
-    low, high = difference - quantile * error, difference + quantile * error
+    return _Spread(sigma, fit.variances[i] * sigma**2, quantile, fit.df, count)
+
+
+def _own_pairs(own: float, pairs: int, count: int) -> _Spread:
+    return _Spread(math.sqrt(own * pairs / 2), own, _sidak(count, pairs - 1), pairs - 1, count)
+
+
+def _sidak(count: int, df: int) -> float:
+    """c with P(|T| <= c) = LEVEL^(1 / count) for a t distribution."""
+    return float(special.stdtrit(df, (1 + LEVEL ** (1 / count)) / 2))
+
+
+def _effect(
+    difference: float, spread: _Spread, extra: float, margin: float | None, sign: float
+) -> Effect:
+    sigma = spread.sigma
+    # no scatter at all is no measure of it
+    if sigma is None or (math.isclose(sigma, 0, abs_tol=1e-12) and extra == 0):
+        return Effect("undecided", difference)
+    error = math.sqrt(spread.variance + extra)
+    low, high = difference - spread.quantile * error, difference + spread.quantile * error
     verdict = "undecided"
     if margin is not None and -margin < low and high < margin:
         verdict = "equivalent"
     elif low > 0 or high < 0:
         verdict = "better" if sign * difference > 0 else "worse"
-    smallest = (quantile + float(special.stdtrit(fit.df, POWER))) * error
-    count = int(fit.estimable.sum())
-    needed = None if margin is None else _seeds_needed(sigma, extra, margin, count)
+    smallest = (spread.quantile + float(special.stdtrit(spread.df, POWER))) * error
+    needed = None if margin is None else _seeds_needed(sigma, extra, margin, spread.count)
     return Effect(verdict, difference, low, high, smallest, needed)
 
 
@@ -189,6 +225,8 @@ def _seeds_needed(sigma: float, extra: float, margin: float, count: int) -> floa
 @functools.lru_cache(maxsize=1024)
 def _balanced_factor(count: int, seeds: int) -> float:
     """How many errors of a difference are shown with a chance of POWER, if no run is missing."""
+    if seeds >= OWN_PAIRS:
+        return _sidak(count, seeds - 1) + float(special.stdtrit(seeds - 1, POWER))
     df = (seeds - 1) * count
     return _quantile(_key((np.eye(count) + 1) / 2), df) + float(special.stdtrit(df, POWER))
 
