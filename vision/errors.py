@@ -15,6 +15,7 @@ from typing import NoReturn
 DIVERGED = 3  # exit code of a training that diverged
 _MOST_LETTERS = 1000  # of an error
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_DISK = (*_FULL, errno.EROFS, errno.EIO)  # of a disk even where no file is named
 
 
 class ConfigError(ValueError):
@@ -71,7 +72,7 @@ def first_line(error: object) -> str:
 
 def disk_problem(error: OSError) -> str | None:
     """'FILE: what is wrong', where the system refused to open, make or write a file; else None."""
-    if error.errno in _FULL or (error.errno is not None and error.filename is not None):
+    if error.errno in _DISK or (error.errno is not None and error.filename is not None):
         return f"{error.filename or 'a file could not be written'}: {error.strerror}"
     return None
 

@@ -104,3 +104,4 @@ def test_images_of_a_data_config_are_the_reference(forked, trained: Path, tmp_pa
     said = forked("tools/train.py", *arguments, *where, code=2)
     line = said.stderr.splitlines()[-1]
     assert f"evaluation.reference = {larger}: its images are resized to 16 pixels" in line
+    assert not (tmp_path / "refused").exists()

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
     "arguments",
     [
         ["evaluate", "RUN", "--output", "FILE/in"],
+        ["evaluate", "RUN", "--export", "FILE/in"],
         ["fid", "--real", "no", "--fake", "no", "--json", "FILE/a.json"],
         ["fid", "--real", "no", "--fake", "no", "--save-stats", "FOLDER"],
         ["anatomy", "layernorm", "--output", "FILE/a.png"],

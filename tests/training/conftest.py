@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from vision.config.load import load_config
 from vision.tasks.base import VisionTask
 from vision.training.train import create_task, open_data
-from vision.training.trainer import make_trainer
+from vision.training.trainer import make_trainer, task_callbacks
 
 ROOT = Path(__file__).parents[2]
 NARROW = [
@@ -44,7 +44,8 @@ def fit(tmp_path: Path) -> Fit:
         pl.seed_everything(0, verbose=False)
         data, accumulate = open_data(loaded)
         task = create_task(loaded, data)
-        trainer = make_trainer(task, tmp_path, callbacks or [], accumulate, [], None)
+        own = task_callbacks(task.config, tmp_path)
+        trainer = make_trainer(task, tmp_path, [*own, *(callbacks or [])], accumulate, [], None)
         trainer.fit(task, data)
         return trainer, task
 

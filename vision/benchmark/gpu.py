@@ -25,7 +25,7 @@ from vision.benchmark.norms import NormResult, benchmark_norms, implementations
 from vision.benchmark.steps import STEPS, StepSettings, training_step
 from vision.environment import choose_device, environment_record
 from vision.errors import ConfigError
-from vision.files import write_json, written
+from vision.files import check_writable, write_json, written
 
 _ROOT = Path(__file__).parents[2]
 _LIMIT = 570.0  # seconds; nothing is begun later
@@ -77,6 +77,7 @@ def measure(
     device: torch.device, sizes: Sizes, out: Path, tests: Callable[[], dict[str, Any]]
 ) -> None:
     """Measure on `device`, print the table, and write gpu.json and gpu.md into `out`."""
+    check_writable(out / "gpu.json")
     start = time.monotonic()
     record: dict[str, Any] = {"environment": environment_record(), "tests": tests()}
     print(f"tests   {record['tests']['summary']}", flush=True)
@@ -91,7 +92,6 @@ def measure(
         print(f"step    {result.model} {result.norm} {how}: {told}", flush=True)
     record["steps"] = [asdict(result) for result in steps]
     record["wall_seconds"] = round(time.monotonic() - start, 1)
-    out.mkdir(parents=True, exist_ok=True)
     write_json(out / "gpu.json", record)
     with written(out / "gpu.md") as temporary:
         temporary.write_text(markdown(record), encoding="utf-8")

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from vision.commands.arguments import tool_parser
 from vision.errors import ConfigError, run_tool
+from vision.files import check_writable
 from vision.notices import sign_of_life
 
 
@@ -28,7 +29,9 @@ def main() -> None:
         comparison = read_comparison(arguments.directory)
     except FileNotFoundError as error:
         raise ConfigError(str(error)) from None
-    for path in write_report(comparison, arguments.output or arguments.directory):
+    output = arguments.output or arguments.directory
+    check_writable(output / "report.html")
+    for path in write_report(comparison, output):
         print(path)
 
 

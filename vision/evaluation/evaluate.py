@@ -144,6 +144,8 @@ def report_evaluation(
     try:
         if push_to_hub is not None:
             check_hub(push_to_hub)
+        if export is not None:
+            check_writable(Path(export) / "config.json")
         if weights is not None:
             classifier = load_timm(model, weights)
         else:

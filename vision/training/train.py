@@ -51,7 +51,7 @@ from vision.training.run_directory import (
     record_start,
     run_directory,
 )
-from vision.training.trainer import make_trainer
+from vision.training.trainer import make_trainer, task_callbacks
 
 # exit code after SIGTERM or, under SLURM, SIGUSR1: all is saved, start again (EX_TEMPFAIL of
 # sysexits.h)
@@ -85,17 +85,19 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
         point = resume_point(folder, data.steps_per_epoch)
         task = create_task(config, data, resumed=point is not None)
         start_loggers(loggers)
+        callbacks = task_callbacks(config, folder)
         if not existed:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(held(folder))
         open_run(config)
-        return _train(task, data, accumulate, loggers, point, changed)
+        return _train(task, data, accumulate, callbacks, loggers, point, changed)
 
 
 def _train(
     task: VisionTask,
     data: ImageDataModule,
     accumulate: int,
+    callbacks: list[pl.Callback],
     loggers: list[Logger],
     point: ResumePoint | None,
     changed: dict[str, list[Any]],
@@ -107,7 +109,7 @@ def _train(
     timer = Timer()
     table = MetricsCSV(folder / "metrics.csv", step)
     writers = [table, tensorboard(folder, step), *loggers]
-    trainer = make_trainer(task, folder, [timer], accumulate, writers, point)
+    trainer = make_trainer(task, folder, [timer, *callbacks], accumulate, writers, point)
     _announce(task, data, trainer, step)
     if trainer.is_global_zero:
         record_start(folder, environment_record(), step, changed)

@@ -92,7 +92,6 @@ def _callbacks(
         LastEpoch(),
         EpochLine((*task.shown, "train/images_per_sec", "data/skipped")),
         *extra,
-        *_task_callbacks(config, folder),
         *_diagnostics(config, folder, resume_step),
         best,
         LastCheckpoint(
@@ -106,8 +105,11 @@ def _callbacks(
     return callbacks
 
 
-def _task_callbacks(config: Config, folder: Path) -> list[pl.Callback]:
-    """What `config.task` does beside its training; a task may also define `configure_callbacks`."""
+def task_callbacks(config: Config, folder: Path) -> list[pl.Callback]:
+    """What `config.task` does beside its training; a task may also define `configure_callbacks`.
+
+    Raises ValueError for what they cannot work with, before there is a run.
+    """
     if config.task not in CALLBACKS.names():
         return []
     return CALLBACKS.get(config.task)(config, folder)

@@ -36,7 +36,8 @@ def extract_statistics(
 
     `groups`: parts for a jackknife. With torch.distributed set up, each of N ranks reads every N-th
     image, and all return the same. Raises ValueError where the source has fewer images than
-    `number`, cannot be read, or the extractor lacks what is needed.
+    `number`, cannot be read, or the extractor lacks what is needed; FloatingPointError, on all
+    ranks, where images or features are not finite.
     """
     start = time.perf_counter()
     chosen = _choose_images(source, number, options.seed)
@@ -49,21 +50,25 @@ def extract_statistics(
     keep = random_subset(count, options.max_features, options.seed)
     own = torch.arange(rank, count, world)  # which of the chosen images are this rank's
     sums: dict[Need, Metric] = {}
-    done = 0
-    for images in source.batches(chosen[own].tolist(), options.batch_size):
-        here = own[done : done + len(images)]
-        done += len(images)
-        features = extractor(images, "spatial_moments" in needs)
-        pooled = features.pooled
-        _check_finite(pooled, source, chosen[here])
-        sums = sums or _accumulators(features, needs, splits, groups)
-        sums["moments"].update(pooled, group[here])
-        if "spatial_moments" in needs:
-            sums["spatial_moments"].update(features.spatial)
-        if "predictions" in needs:
-            sums["predictions"].update(features.logits, part[here])
-        if "features" in needs:
-            sums["features"].update(pooled[keep[here].to(pooled.device)], here[keep[here]])
+    done, problem = 0, None
+    try:
+        for images in source.batches(chosen[own].tolist(), options.batch_size):
+            here = own[done : done + len(images)]
+            done += len(images)
+            features = extractor(images, "spatial_moments" in needs)
+            pooled = features.pooled
+            _check_finite(pooled, source, chosen[here])
+            sums = sums or _accumulators(features, needs, splits, groups)
+            sums["moments"].update(pooled, group[here])
+            if "spatial_moments" in needs:
+                sums["spatial_moments"].update(features.spatial)
+            if "predictions" in needs:
+                sums["predictions"].update(features.logits, part[here])
+            if "features" in needs:
+                sums["features"].update(pooled[keep[here].to(pooled.device)], here[keep[here]])
+    except FloatingPointError as error:
+        problem = str(error)
+    _raise_together(problem, world)
     found: dict[Need, Any] = {need: sums[need].compute() for need in sums}  # over all ranks
     spatial = found.get("spatial_moments")
     return FeatureStatistics(
@@ -116,6 +121,18 @@ def _check_finite(features: Tensor, source: ImageSource, indices: NDArray[np.int
             f"{source.name}: the features of image {index} are not finite; look at the image and "
             "at the weights of the extractor"
         )
+
+
+def _raise_together(problem: str | None, world: int) -> None:
+    """Raise FloatingPointError on every rank if one met numbers that are not finite: the others
+    would wait for its sums."""
+    problems = [problem]
+    if world > 1:
+        problems = [None] * world
+        distributed.all_gather_object(problems, problem)
+    for rank, found in enumerate(problems):
+        if found is not None:
+            raise FloatingPointError(found if world == 1 else f"{found} (on rank {rank})")
 
 
 def _rank_and_world() -> tuple[int, int]:
