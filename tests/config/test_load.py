@@ -186,7 +186,8 @@ def test_the_length_that_is_given_last_replaces_the_other(tmp_path: Path) -> Non
     saved = tmp_path / "saved.yaml"
     save_config(load_config([steps]).config, saved)  # with the one that is null
     assert load_config([saved]).config.trainer.max_steps == 9
-    assert length("trainer.max_steps=3", "trainer.epochs=2") == (2, None)
+    with pytest.raises(ConfigError, match=r"trainer.max_steps = 3: given beside trainer.epochs"):
+        length("trainer.max_steps=3", "trainer.epochs=2")
     steps.write_text("trainer: {epochs: 2, max_steps: 9}\n")
     with pytest.raises(ConfigError, match=r"steps.yaml:1: trainer.max_steps = 9"):
         length()

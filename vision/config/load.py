@@ -76,6 +76,7 @@ def load_config(
     later = [*read_files(files[1:]), *(read_override(text) for text in overrides)]
     loaded = LoadedConfig(Config(), tuple(todays(source) for source in (*first, *later)))
     try:
+        _reject_two_lengths(loaded.sources)
         config = _merge_all(loaded.sources)
     except OmegaConfBaseException as error:
         reason = f"{error.full_key or 'config'}: {first_line(error)}"
@@ -122,6 +123,22 @@ def _merge_all(sources: Sequence[Source]) -> Config:
         raise ConfigError(f"config: more than {_MOST_REFERENCES} values ${{key}}; write some out")
     OmegaConf.resolve(merged)
     return typing.cast(Config, OmegaConf.to_object(merged))
+
+
+def _reject_two_lengths(sources: Sequence[Source]) -> None:
+    """A later file's length of the training replaces an earlier one's; one place gives only one."""
+    given: dict[str, dict[str, Any]] = {}
+    for source in sources:
+        trainer = source.tree.get("trainer")
+        lengths = given.setdefault(source.label, {})
+        lengths |= trainer if isinstance(trainer, dict) else {}
+        epochs, steps = lengths.get("epochs"), lengths.get("max_steps")
+        if epochs is not None and steps is not None:
+            place = source.place("trainer.max_steps") or source.label
+            raise ConfigError(
+                f"{place}: trainer.max_steps = {steps}: given beside trainer.epochs = {epochs}; "
+                "give one of them"
+            )
 
 
 def _out_of_range(part: Any, own_norms: bool, prefix: str = "") -> Iterator[str]:

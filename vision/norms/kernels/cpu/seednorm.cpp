@@ -34,19 +34,29 @@ template <typename S> struct SeeDNorm {
   void forward(int64_t row, const S* x, S* y) {
     S *s = call.heads_kept + row * call.heads, *own = e.data();
     const S *a = alpha, *b = beta, *c = gamma;
-    SecondSum<S> squares;
-    head_sums<S>(
-        call.heads, layout.width,
-        [&](auto v, int64_t i) {
-          const auto x_i = v.load(x + i);
-          squares.add(v, x_i * x_i);
-          return x_i * v.load(b + i);
-        },
-        s);
+    S squares;
+    if (layout.width < static_cast<int64_t>(16 / sizeof(S))) {
+      // heads are summed one by one: squares in vectors, by a pass of their own, take less
+      head_sums<S>(
+          call.heads, layout.width,
+          [=](auto v, int64_t i) { return v.load(x + i) * v.load(b + i); }, s);
+      squares = sum<S>(call.dim, [=](auto v, int64_t i) { return v.load(x + i) * v.load(x + i); });
+    } else {
+      SecondSum<S> beside;
+      head_sums<S>(
+          call.heads, layout.width,
+          [&](auto v, int64_t i) {
+            const auto x_i = v.load(x + i);
+            beside.add(v, x_i * x_i);
+            return x_i * v.load(b + i);
+          },
+          s);
+      squares = beside.total();
+    }
 #pragma omp simd
     for (int64_t h = 0; h < call.heads; ++h) s[h] = fast_tanh(s[h]);
     drop(row, s, own);
-    const S r = call.rstd[row] = inverse_rms(squares.total(), call);
+    const S r = call.rstd[row] = inverse_rms(squares, call);
     layout.each_element([=](auto v, int64_t i, auto of) {
       v.store(y + i, (of(own) * v.load(a + i) + v.load(c + i)) * (v.load(x + i) * r));
     });
