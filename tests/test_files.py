@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from vision.files import check_writable, write_json, written
+from vision.notices import metric_text
 
 
 def test_a_reader_finds_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -66,3 +67,8 @@ def test_what_cannot_be_written_is_known_before_it_is_computed(tmp_path: Path) -
     check_writable(file)
     assert file.read_text() == "kept"
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "new"]
+
+
+def test_a_metric_that_is_not_finite_is_never_printed_as_one() -> None:
+    assert metric_text(12.34567) == "12.35"
+    assert {metric_text(value) for value in (None, math.nan, math.inf)} == {"not finite"}

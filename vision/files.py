@@ -23,13 +23,17 @@ def written(path: Path) -> Iterator[Path]:
     it is not taken for a finished file: tell the format to a writer that looks at the extension. It
     is never the same twice, so that several processes may write `path`.
     """
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = _beside(path)
     try:
         yield temporary
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
 
 
 def check_writable(path: Path) -> None:
@@ -40,7 +44,7 @@ def check_writable(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = _beside(path)
     temporary.touch()
     temporary.unlink()
 

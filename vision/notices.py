@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import sys
 
@@ -11,6 +12,11 @@ def is_first_process() -> bool:
     """Whether this is rank 0, by the launcher's variables: torch.distributed starts later."""
     ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
     return all(os.environ.get(name, "0") == "0" for name in ranks)
+
+
+def metric_text(value: float | None) -> str:
+    """A metric with four digits; `not finite` for NaN and infinity, which are null in JSON."""
+    return f"{value:.4g}" if value is not None and math.isfinite(value) else "not finite"
 
 
 def sign_of_life(libraries: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from vision.config import Config
 from vision.config.load import to_yaml
+from vision.notices import metric_text
 
 _Z = 1.96  # of a 95 % interval
 
@@ -78,6 +79,6 @@ def _table(found: list[dict[str, Any]]) -> list[str]:
                 continue
             low, high = wilson(metrics[key], metrics["images"]) if key.startswith("top") else (0, 0)
             interval = f"{low:.2f} to {high:.2f}" if key.startswith("top") else ""
-            row = (metrics["split"], weights, key, f"{metrics[key]:.4g}", interval)
+            row = (metrics["split"], weights, key, metric_text(metrics[key]), interval)
             rows.append("| " + " | ".join(row) + " |")
     return rows if found else []

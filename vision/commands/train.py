@@ -16,7 +16,7 @@ from typing import NoReturn
 from vision.commands.arguments import add_config, tool_parser
 from vision.config.load import to_yaml
 from vision.errors import run_tool
-from vision.notices import sign_of_life
+from vision.notices import metric_text, sign_of_life
 from vision.training.check import load_checked
 from vision.training.run_directory import check_run
 
@@ -53,7 +53,7 @@ def main() -> None:
         stage = "val/"
         print("no data.test_split: the last weights on the validation split")
     final = {k: v for k, v in summary["metrics"].items() if k.startswith(stage)}
-    print("\n".join(f"{k:<16} {v:.4g}" for k, v in final.items()))
+    print("\n".join(f"{k:<16} {metric_text(v)}" for k, v in final.items()))
 
 
 def run() -> NoReturn:

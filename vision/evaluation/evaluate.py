@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from vision.metrics.classification import (
     per_class_accuracy,
 )
 from vision.models.classifier import count_parameters
+from vision.notices import metric_text
 
 
 @torch.inference_mode()
@@ -179,14 +180,18 @@ def report_evaluation(
     write_json(written, {"source": str(classifier.file), "ema": ema, "split": found, **metrics})
     title = f"{classifier.file.parent.name}: {found}, top-1 {metrics['top1']:.2f} %"
     plot_confusion(np.array(metrics["confusion"]), metrics["class_names"], picture, title)
+    _print(metrics)
+    print(f"written           {written}, {picture}")
+
+
+def _print(metrics: Mapping[str, Any]) -> None:
     for key in ("images", "skipped", "parameters"):
         print(f"{key:<17} {metrics[key]:,}")
     for key in ("top1", "top5", "loss", "calibration_error", "images_per_sec"):
         if key in metrics:
-            print(f"{key:<17} {metrics[key]:.4g}")
+            print(f"{key:<17} {metric_text(metrics[key])}")
     for name, accuracies in metrics.get("corruptions", {}).items():
         print(f"{name:<17} {' '.join(f'{value:6.2f}' for value in accuracies)}")
-    print(f"written           {written}, {picture}")
 
 
 def _other_weights(file: Path, ema: bool) -> str:
