@@ -120,3 +120,20 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.strip() if result.returncode == 0 else None
+
+
+def first_found(found: str | None) -> str | None:
+    """What the first rank found that found something, and the ranks that did; the same on all.
+
+    All ranks must call, and none goes on before all have: so no rank leaves while another still
+    waits for it in a collective.
+    """
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return found
+    all_found: list[str | None] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(all_found, found)
+    ranks = [rank for rank, text in enumerate(all_found) if text is not None]
+    if not ranks:
+        return None
+    which = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks))}"
+    return f"{all_found[ranks[0]]} on {which}"

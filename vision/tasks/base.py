@@ -20,8 +20,9 @@ from vision.config.schema import ModelConfig
 from vision.datasets.dataset import Batch
 from vision.datasets.draws import RandomDraws
 from vision.datasets.sampler import training_length
+from vision.environment import first_found
 from vision.norms import Conversion, Norm
-from vision.tasks.finite import first_found, nonfinite_module, nonfinite_tensor
+from vision.tasks.finite import nonfinite_module, nonfinite_tensor
 from vision.tasks.inputs import draws_of
 from vision.tasks.optimizer import create_optimizer, create_schedule
 from vision.tasks.sharding import shard, whole_weights
@@ -98,11 +99,6 @@ class VisionTask(pl.LightningModule):
             raise ValueError(
                 f"model.init_from_norms = {model.init_from_norms}: of no weights; give "
                 "model.init_from, or leave it out"
-            )
-        if model.pretrained and model.init_from is not None:
-            raise ValueError(
-                f"model.pretrained = true: the weights are those of model.init_from = "
-                f"{model.init_from}; leave one of them out"
             )
 
     @classmethod
@@ -214,7 +210,7 @@ class VisionTask(pl.LightningModule):
         # on every rank, for the sake of those that wait for its weights or norms
         layer = nonfinite_module(self.model, lambda: self.compute_loss(batch))
         finding = f"the loss is {loss}, first seen in {layer or 'the loss'}"
-        raise self._diverged(first_found(None if math.isfinite(loss) else finding))
+        raise self._diverged(str(first_found(None if math.isfinite(loss) else finding)))
 
     def _diverged(self, what: str) -> FloatingPointError:
         rate = max(group["lr"] for group in self.trainer.optimizers[0].param_groups)

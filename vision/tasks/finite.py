@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 
@@ -33,21 +33,6 @@ def nonfinite_module(model: nn.Module, forward: Callable[[], object]) -> str | N
         for hook in hooks:
             hook.remove()
     return found[0] if found else None
-
-
-def first_found(found: str | None) -> str:
-    """What the first rank found that found something, and the ranks that did; the same on all.
-
-    All ranks must call, and none goes on before all have: so no rank leaves while another still
-    waits for it in a collective.
-    """
-    if not distributed.is_initialized() or distributed.get_world_size() == 1:
-        return str(found)
-    all_found: list[str | None] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(all_found, found)
-    ranks = [rank for rank, text in enumerate(all_found) if text is not None]
-    which = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks))}"
-    return f"{all_found[ranks[0]]} on {which}"
 
 
 def nonfinite_tensor(named: Iterable[tuple[str, Tensor | None]]) -> str | None:

@@ -42,7 +42,12 @@ def check_settings(config: Config) -> None:
             "it, or to the working directory on the command line"
         )
     check_trainer(config)
-    augment = config.data.augment
+    model, augment = config.model, config.data.augment
+    if model.pretrained and model.init_from is not None:
+        raise ValueError(
+            f"model.pretrained = true: the weights are those of model.init_from = "
+            f"{model.init_from}; leave one of them out"
+        )
     # timm's create_transform: a policy replaces colour jitter, but for 3-Augment, which has its own
     if augment.color_jitter and augment.auto_augment and "3a" not in augment.auto_augment:
         raise ValueError(

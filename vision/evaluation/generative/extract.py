@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, distributed
 from torchmetrics import Metric
 
+from vision.environment import first_found
 from vision.evaluation.generative.features import Extractor, Features
 from vision.evaluation.generative.sources import ImageSource
 from vision.metrics.accumulators import (
@@ -68,7 +69,9 @@ def extract_statistics(
                 sums["features"].update(pooled[keep[here].to(pooled.device)], here[keep[here]])
     except FloatingPointError as error:
         problem = str(error)
-    _raise_together(problem, world)
+    problem = first_found(problem)  # the other ranks would wait for this one's sums
+    if problem is not None:
+        raise FloatingPointError(problem)
     found: dict[Need, Any] = {need: sums[need].compute() for need in sums}  # over all ranks
     spatial = found.get("spatial_moments")
     return FeatureStatistics(
@@ -121,18 +124,6 @@ def _check_finite(features: Tensor, source: ImageSource, indices: NDArray[np.int
             f"{source.name}: the features of image {index} are not finite; look at the image and "
             "at the weights of the extractor"
         )
-
-
-def _raise_together(problem: str | None, world: int) -> None:
-    """Raise FloatingPointError on every rank if one met numbers that are not finite: the others
-    would wait for its sums."""
-    problems = [problem]
-    if world > 1:
-        problems = [None] * world
-        distributed.all_gather_object(problems, problem)
-    for rank, found in enumerate(problems):
-        if found is not None:
-            raise FloatingPointError(found if world == 1 else f"{found} (on rank {rank})")
 
 
 def _rank_and_world() -> tuple[int, int]:
