@@ -15,6 +15,7 @@ from vision.compare.changed import check_unchanged
 from vision.compare.costs import check_costs, keep_costs
 from vision.compare.evaluations import check_evaluations, evaluate_cells, evaluation
 from vision.compare.grid import Cell, compare_directory, make_cells, save_compare
+from vision.compare.milestones import check_milestone, is_milestone
 from vision.compare.processes import Ended, Job, run_jobs
 from vision.compare.progress import Progress
 from vision.compare.schema import CompareConfig, needed
@@ -87,7 +88,9 @@ def _check_metrics(config: CompareConfig, cell: Cell, run: Config) -> None:
         used = {"metric": [tuning_metric(config, cell.task)]}
     for key, names in used.items():
         for name in names:
-            if name not in metrics:
+            if key == "columns" and is_milestone(name):
+                check_milestone(name, metrics)
+            elif name not in metrics:
                 raise ValueError(
                     f"{key} = {name!r}: its summary has none; {nearest(name, metrics)}"
                 )

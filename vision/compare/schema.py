@@ -42,7 +42,8 @@ class TaskGrid:
     metric: str = "test/top1"  # what is compared, from summary.json
     higher_is_better: bool = True
     margin: float | None = None  # differences within it count as none, in units of the metric
-    columns: list[str] = field(default_factory=list)  # further metrics of summary.json to show
+    # further metrics of summary.json to show, or when one passed a value: steps to val/loss <= 0.5
+    columns: list[str] = field(default_factory=list)
     # compared too, by tools/evaluate.py on each run: calibration_error, corruptions (top-1, mean
     # over all types and severities), corruptions/TYPE
     evaluate: list[str] = field(default_factory=list)

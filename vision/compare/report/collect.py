@@ -10,6 +10,7 @@ from typing import Any
 from vision.compare.costs import Costs, kept_costs
 from vision.compare.evaluations import evaluated_metrics
 from vision.compare.grid import Cell, load_compare, make_cells
+from vision.compare.milestones import is_milestone, read_milestone
 from vision.compare.runs import read_status
 from vision.compare.schema import CompareConfig
 from vision.compare.winners import Search, search, tuning_metric
@@ -32,7 +33,9 @@ class Run:
     evaluated: dict[str, float]  # metrics of its evaluation
 
     def metric(self, name: str) -> float | None:
-        """A final metric or one of the evaluation, None where the run has none."""
+        """A final metric, one of the evaluation, or the steps to one; None: the run has none."""
+        if is_milestone(name):
+            return read_milestone(name).steps(self.metrics) if self.summary else None
         return self.summary.get("metrics", {}).get(name, self.evaluated.get(name))
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from vision.compare.milestones import is_milestone
 from vision.compare.report.collect import Comparison, Run
 from vision.compare.report.results import TaskResult, task_results
 from vision.compare.schema import EVALUATE
@@ -31,7 +32,9 @@ class Row:
     values: tuple[float, ...]  # by seed
     effect: Effect | None  # against the baseline; None for itself
     verdict: str  # the effect's; of the baseline empty, or that it diverges
-    columns: dict[str, tuple[float, float | None] | None]  # further metrics: mean and deviation
+    # further metrics: mean and deviation, and how many finished runs have none (steps to what they
+    # never reached)
+    columns: dict[str, tuple[tuple[float, float | None] | None, int]]
     parameters: int | None
     time: float | None  # of a training step, measured alone, relative to the baseline
     memory: float | None  # its peak, likewise
@@ -78,7 +81,7 @@ def row_texts(row: Row, rows: Sequence[Row]) -> list[str]:
         row.runs,
         "" if effect.smallest is None else f"{effect.smallest:.2g}",
         _seeds(effect.seeds_for_margin),
-        *(_mean(row.columns.get(name)) for name in _further(rows)),
+        *(_further_text(row, name) for name in _further(rows)),
         "-" if row.parameters is None else f"{row.parameters:,}",
         *("-" if cost is None else f"{cost:.2f}" for cost in (row.time, row.memory)),
     ][: len(titles(rows))]
@@ -120,7 +123,8 @@ def to_csv(rows: Sequence[Row]) -> str:
     )  # fmt: skip
     for row in rows:
         e = row.effect or Effect("")
-        further = [pair[0] if (pair := row.columns.get(name)) else None for name in names]
+        pairs = [row.columns[name][0] if name in row.columns else None for name in names]
+        further = [None if pair is None else pair[0] for pair in pairs]
         values = " ".join(map(repr, row.values))
         result = [e.difference, e.low, e.high, row.verdict, row.metric, row.mean, row.std, values]
         seeds = [row.runs, e.smallest, e.seeds_for_margin]
@@ -139,9 +143,10 @@ def _row(comparison: Comparison, task: str, label: str, result: TaskResult) -> R
     if effect is None and label in result.diverged:
         verdict = "diverges ({} of {})".format(*result.diverged[label])
     columns = {}
+    finished = sum(run.state == "finished" for run in runs)
     for name in grid.columns if metric == grid.metric else ():
         found = list(comparison.values(task, label, name).values())
-        columns[name] = mean_and_std(found) if found else None
+        columns[name] = (mean_and_std(found) if found else None, finished - len(found))
     parameters = next((r.summary["parameters"] for r in runs if r.summary), None)
     return Row(
         task, metric, label, _states([_state(run, metric) for run in runs]), mean, std,
@@ -165,6 +170,11 @@ def _costed(rows: Sequence[Row]) -> bool:
 def _further(rows: Sequence[Row]) -> list[str]:
     """Metrics that some task shows besides the compared one."""
     return list(dict.fromkeys(name for row in rows for name in row.columns))
+
+
+def _further_text(row: Row, name: str) -> str:
+    pair, missing = row.columns.get(name, (None, 0))
+    return _mean(pair) + (f" ({missing} never)" if missing and is_milestone(name) else "")
 
 
 def _states(states: list[str]) -> str:
