@@ -4,6 +4,7 @@ a run, comparing two, and what each norm needs."""
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from vision.norms import get_norm
 
@@ -42,10 +44,14 @@ SMALL_DIT = [
 CODES = {"SIGKILL": -9, "SIGTERM": 75, "SIGINT": 75}
 
 Tool = Callable[..., subprocess.CompletedProcess]
+Once = Callable[[str, Callable[[Path], object]], Path]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none."""
+    """Long files first, so that no process is left alone with one of them; skip what needs a GPU
+    where there is none."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
@@ -117,41 +123,65 @@ def forked(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="session")
-def trained(tool: Tool, small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a small SeeDNorm run with averaged weights, trained once per session."""
-    output = tmp_path_factory.mktemp("runs")
-    tool(
-        "train",
-        "configs/vit_ti.yaml",
-        "configs/norm/seednorm.yaml",
-        *small,
-        "trainer.epochs=8",
-        "norm.options.num_heads=4",
-        f"output_dir={output}",
-        "name=trained",
-    )
-    return output / "trained"
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """The folder of a name, filled by a function, once for all of pytest's processes."""
+    base = tmp_path_factory.getbasetemp()
+    home = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder(name: str, fill: Callable[[Path], object]) -> Path:
+        output = home / name
+        with FileLock(f"{output}.lock"):
+            if not (output / "done").exists():
+                output.mkdir(exist_ok=True)  # where filling it failed before
+                fill(output)
+                (output / "done").touch()
+        return output
+
+    return folder
 
 
 @pytest.fixture(scope="session")
-def trained_dit(
-    forked: Tool, small_dit: list[str], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """The directory of a small DiT run with averaged weights, trained once per session."""
-    output = tmp_path_factory.mktemp("dit")
-    forked("tools/train.py", *small_dit, f"output_dir={output}", "name=run")
-    return output / "run"
+def train_once(
+    once: Once, forked: Tool, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """The directory of a run of these arguments, trained once for all of pytest's processes; each
+    has a copy of its own, since tests write there."""
+
+    def run(name: str, *arguments: str) -> Path:
+        def fill(output: Path) -> None:
+            forked("tools/train.py", *arguments, f"output_dir={output}", f"name={name}")
+
+        found = once(f"run_{name}", fill) / name
+        return Path(shutil.copytree(found, tmp_path_factory.mktemp("runs") / name))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(train_once: Callable[..., Path], small: list[str]) -> Path:
+    """The directory of a small SeeDNorm run with averaged weights."""
+    configs = ["configs/vit_ti.yaml", "configs/norm/seednorm.yaml"]
+    return train_once("trained", *configs, *small, "trainer.epochs=8", "norm.options.num_heads=4")
+
+
+@pytest.fixture(scope="session")
+def trained_dit(train_once: Callable[..., Path], small_dit: list[str]) -> Path:
+    """The directory of a small DiT run with averaged weights."""
+    return train_once("trained_dit", *small_dit)
 
 
 @pytest.fixture(scope="session")
 def fid(
-    forked: Tool, small: list[str], tmp_path_factory: pytest.TempPathFactory
+    forked: Tool,
+    train_once: Callable[..., Path],
+    small: list[str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., tuple[dict[str, Any], str]]:
     """tools/fid.py with the features of a classifier of one epoch: (its JSON, its stderr)."""
     home = tmp_path_factory.mktemp("fid")
-    where = ["trainer.epochs=1", f"output_dir={home}", "name=run"]
-    forked("tools/train.py", "configs/vit_ti.yaml", "norm.name=layernorm", *small, *where)
-    shared = ["--extractor", f"run:{home / 'run'}", "--device", "cpu"]
+    plain = ["configs/vit_ti.yaml", "norm.name=layernorm"]
+    extractor = train_once("features", *plain, *small, "trainer.epochs=1")
+    shared = ["--extractor", f"run:{extractor}", "--device", "cpu"]
 
     def run(*arguments: object, code: int = 0) -> tuple[dict[str, Any], str]:
         options = [*shared, "--cache", home / "cache", "--json", home / "out.json"]

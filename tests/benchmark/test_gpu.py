@@ -22,8 +22,8 @@ TINY = (
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="would measure for minutes")
-def test_without_a_gpu_it_ends_with_one_line(tool) -> None:
-    result = tool("benchmark", "gpu", code=2)
+def test_without_a_gpu_it_ends_with_one_line(forked) -> None:
+    result = forked("tools/benchmark.py", "gpu", code=2)
     assert result.stderr.count("\n") == 1 and "no GPU here" in result.stderr
 
 

@@ -18,9 +18,9 @@ from vision.benchmark.supervised import ModelSettings
 from vision.norms import list_norms
 
 
-def test_norms_measures_every_norm_at_every_shape(tool, tmp_path):
+def test_norms_measures_every_norm_at_every_shape(forked, tmp_path):
     small = ["--batch", 1, "--rounds", 1, "--no-torch-compile", "--json", tmp_path / "n.json"]
-    result = tool("benchmark", "norms", *small)
+    result = forked("tools/benchmark.py", "norms", *small)
     results = json.loads((tmp_path / "n.json").read_text())["results"]
     found = implementations(torch.device("cpu"), compiled=False)
     assert len(results) == len(found) * (len(WIDTHS) + len(SMALL))
@@ -105,10 +105,11 @@ def test_unknown_norms_and_models_are_named_before_the_first_step(forked):
         assert re.search(expected, forked("tools/benchmark.py", *arguments, code=2).stderr)
 
 
-def test_a_peer_that_cannot_run_here_is_a_one_line_error(tool):
+def test_a_peer_that_cannot_run_here_is_a_one_line_error(forked):
     if torch.cuda.is_available():
         return
-    result = tool("benchmark", "norms", "--peer", "liger", "--device", "cpu", code=2)
+    asked = ["norms", "--peer", "liger", "--device", "cpu"]
+    result = forked("tools/benchmark.py", *asked, code=2)
     assert "run on a GPU only" in result.stderr and "Traceback" not in result.stderr
 
 

@@ -1,7 +1,6 @@
 """Small runs of every task in 1, 2 and 4 processes, by every strategy, all of the same recipe."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 
@@ -118,29 +116,8 @@ def world(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory)
     server.close()
 
 
-Once = Callable[[str, Callable[[Path], None]], Path]
-
-
 @pytest.fixture(scope="session")
-def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
-    """The folder of a name, filled by a function, once for all of pytest's processes."""
-    base = tmp_path_factory.getbasetemp()
-    home = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-
-    def folder(name: str, fill: Callable[[Path], None]) -> Path:
-        output = home / name
-        with FileLock(f"{output}.lock"):
-            if not (output / "done").exists():
-                output.mkdir(exist_ok=True)  # where filling it failed before
-                fill(output)
-                (output / "done").touch()
-        return output
-
-    return folder
-
-
-@pytest.fixture(scope="session")
-def runs(world: World, once: Once) -> Path:
+def runs(world: World, once: Callable[..., Path]) -> Path:
     """The folder of all runs in RUNS and RESUMED."""
     return once("worlds", lambda output: train_all(world, output))
 

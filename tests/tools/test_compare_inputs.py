@@ -9,9 +9,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_shipped_grid_can_be_run_or_handed_to_slurm(tool, tmp_path: Path) -> None:
-    result = tool(
-        "compare", "configs/compare/digits.yaml", f"output_dir={tmp_path}",
+def test_the_shipped_grid_can_be_run_or_handed_to_slurm(forked, tmp_path: Path) -> None:
+    result = forked(
+        "tools/compare.py", "configs/compare/digits.yaml", f"output_dir={tmp_path}",
         "tasks.classify.tune=null", "--sbatch=--gres=gpu:1",
     )  # fmt: skip
     assert "submit.sh" in result.stdout
@@ -22,9 +22,11 @@ def test_the_shipped_grid_can_be_run_or_handed_to_slurm(tool, tmp_path: Path) ->
     subprocess.run(["bash", "-n", tmp_path / "digits" / "classify.sbatch"], check=True)
 
 
-def test_a_cell_that_cannot_run_stops_the_comparison_before_it_starts(tool, tmp_path: Path) -> None:
-    result = tool(
-        "compare", "configs/compare/digits.yaml", f"output_dir={tmp_path}",
+def test_a_cell_that_cannot_run_stops_the_comparison_before_it_starts(
+    forked, tmp_path: Path
+) -> None:
+    result = forked(
+        "tools/compare.py", "configs/compare/digits.yaml", f"output_dir={tmp_path}",
         "norms={layernorm: {}, seednorm: {num_heads: 7}}", code=2,
     )  # fmt: skip
     assert "num_heads" in result.stderr

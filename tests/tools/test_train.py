@@ -18,8 +18,9 @@ def test_help_teaches(tool) -> None:
     assert "--resume" in text
 
 
-def test_print_config_shows_the_resolved_config_and_stops(tool, tmp_path: Path) -> None:
-    result = tool("train", *CONFIG, "optim.lr=0.125", f"output_dir={tmp_path}", "--print-config")
+def test_print_config_shows_the_resolved_config_and_stops(forked, tmp_path: Path) -> None:
+    arguments = [*CONFIG, "optim.lr=0.125", f"output_dir={tmp_path}", "--print-config"]
+    result = forked("tools/train.py", *arguments)
     assert "lr: 0.125" in result.stdout
     assert "name: vit_ti_seednorm" in result.stdout
     assert list(tmp_path.iterdir()) == []
@@ -85,10 +86,10 @@ def test_a_run_leaves_everything_a_reader_needs(trained: Path) -> None:
     assert Image.open(trained / "curves.png").size[0] > 800
 
 
-def test_an_existing_run_is_not_overwritten(tool, small, trained: Path) -> None:
+def test_an_existing_run_is_not_overwritten(forked, small, trained: Path) -> None:
     before = (trained / "last.ckpt").stat().st_mtime_ns
     arguments = [*CONFIG, *small, f"output_dir={trained.parent}", "name=trained"]
-    result = tool("train", *arguments, code=2)
+    result = forked("tools/train.py", *arguments, code=2)
     assert "--resume" in result.stderr
     assert (trained / "last.ckpt").stat().st_mtime_ns == before
 
@@ -99,8 +100,9 @@ def test_a_finished_run_has_nothing_to_resume(forked, trained: Path) -> None:
     assert "test/top1" in result.stdout
 
 
-def test_resume_refuses_another_configuration(tool, trained: Path) -> None:
-    result = tool("train", trained / "config.yaml", "optim.lr=0.5", "--resume", code=2)
+def test_resume_refuses_another_configuration(forked, trained: Path) -> None:
+    arguments = [trained / "config.yaml", "optim.lr=0.5", "--resume"]
+    result = forked("tools/train.py", *arguments, code=2)
     assert "optim.lr = 0.5" in result.stderr
     assert "0.002" in result.stderr
 
@@ -143,9 +145,9 @@ def test_a_norm_of_ones_own_is_one_decorated_class(forked, small, tmp_path: Path
     assert summary["norm"] == "scale_only"
 
 
-def test_a_diverging_run_stops_with_code_3(tool, small, tmp_path: Path) -> None:
-    result = tool(
-        "train", "configs/vit_ti.yaml", "norm.name=layernorm",
+def test_a_diverging_run_stops_with_code_3(forked, small, tmp_path: Path) -> None:
+    result = forked(
+        "tools/train.py", "configs/vit_ti.yaml", "norm.name=layernorm",
         *small, f"output_dir={tmp_path}",
         "optim.lr=1e30", "optim.clip_grad=null", "trainer.log_every_n_steps=1", code=3,
     )  # fmt: skip

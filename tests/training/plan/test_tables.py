@@ -43,10 +43,10 @@ def test_the_document_holds_what_is_computed(recipe: str, rows: list[list[str]])
 
 
 def test_plan_prints_without_data_what_the_document_says(
-    tool: Callable, rows: list[list[str]]
+    forked: Callable, rows: list[list[str]]
 ) -> None:
     files = ("configs/recipes/imagenet_vit_b.yaml", "configs/norm/seednorm.yaml")
-    out = tool("train", *files, "--plan").stdout
+    out = forked("tools/train.py", *files, "--plan").stdout
     assert "computed, not measured" in out
     assert "1,281,167 images, 312 steps of 4,096 x 300 epochs = 93,600 steps" in out
     printed = [cells(line) for line in out.splitlines() if line.startswith("|")]
