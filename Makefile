@@ -18,7 +18,8 @@ train: $(VENV)/.installed  ## the main job, to runs/vit_b_seednorm; continues it
 	$(BIN)/python tools/train.py $(CONFIG) --resume $(ARGS)
 
 test: $(VENV)/.installed lint  ## lint and all tests, as CI runs them
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile \
+		--no-loadscope-reorder $(ARGS)
 
 gpu: $(VENV)/.installed  ## on a GPU: its tests, norms and training steps, to runs/gpu; ten minutes
 	$(BIN)/python tools/benchmark.py gpu $(ARGS)
