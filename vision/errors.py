@@ -1,6 +1,6 @@
 """Errors that a person can act on, and what a command-line script makes of them.
 
-Imports neither torch nor any other part of this package.
+Imports no torch.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import re
 import sys
 from collections.abc import Callable, Collection
 from typing import NoReturn
+
+from vision.text import printable, show, show_what_python_prints
 
 DIVERGED = 3  # exit code of a training that diverged
 _MOST_LETTERS = 1000  # of an error
@@ -25,7 +27,7 @@ class ConfigError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+        line = printable(message)
         if len(line) > _MOST_LETTERS:
             half = _MOST_LETTERS // 2
             line = f"{line[:half]} ... {line[-half:]}"
@@ -90,6 +92,7 @@ def run_tool(main: Callable[[], None]) -> NoReturn:
     images are not finite; 1: the disk is full, or training could not go on writing; 130: Ctrl-C.
     Any other exception is a fault of ours and shows its traceback.
     """
+    show_what_python_prints()
     try:
         main()
     except ConfigError as error:
@@ -112,6 +115,5 @@ def run_tool(main: Callable[[], None]) -> NoReturn:
 
 
 def _stop(line: str, code: int) -> NoReturn:
-    sys.stderr.write(f"error: {line}\n")  # at once: processes may share the stream
-    sys.stderr.flush()
+    show(f"error: {line}", error=True)
     sys.exit(code)

@@ -8,11 +8,12 @@ import json
 import math
 import os
 import secrets
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from vision.text import show
 
 
 @contextmanager
@@ -58,7 +59,7 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     if nulls:
         more = f" and {len(nulls) - 3} more" if len(nulls) > 3 else ""
-        print(f"{path}: not finite, null there: {', '.join(nulls[:3])}{more}", file=sys.stderr)
+        show(f"{path}: not finite, null there: {', '.join(nulls[:3])}{more}", error=True)
 
 
 def _without_nonfinite(value: Any, name: str, nulls: list[str]) -> Any:

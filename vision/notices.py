@@ -7,6 +7,8 @@ import math
 import os
 import sys
 
+from vision.text import show
+
 
 def is_first_process() -> bool:
     """Whether this is rank 0, by the launcher's variables: torch.distributed starts later."""
@@ -22,12 +24,11 @@ def metric_text(value: float | None) -> str:
 def sign_of_life(libraries: str) -> None:
     """Say that `libraries` are being loaded, which takes seconds: to a person at a terminal."""
     if is_first_process() and sys.stderr.isatty():
-        print(f"loading {libraries} ...", file=sys.stderr, flush=True)
+        show(f"loading {libraries} ...", error=True)
 
 
 @functools.cache  # a data set may be opened more than once
 def notice(line: str) -> None:
     """Print `note: LINE` to stderr, once, in the first process of a run."""
     if is_first_process():
-        print(f"note: {''.join(c if c.isprintable() else repr(c)[1:-1] for c in line)}",
-              file=sys.stderr, flush=True)  # fmt: skip
+        show(f"note: {line}", error=True)

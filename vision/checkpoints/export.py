@@ -62,9 +62,10 @@ def export_model(
 def _loader(folder: Path, plain: bool) -> str:
     """The lines that load the export: with timm alone, or with this package."""
     if plain:
-        return f'import timm\n\nmodel = timm.create_model("local-dir:{folder}", pretrained=True)'
+        place = json.dumps(f"local-dir:{folder}")
+        return f"import timm\n\nmodel = timm.create_model({place}, pretrained=True)"
     module = "from vision.checkpoints.export import load_exported"
-    return f'{module}\n\nmodel = load_exported("{folder}")'
+    return f"{module}\n\nmodel = load_exported({json.dumps(str(folder))})"
 
 
 def _blocks(model: Any, config: ModelConfig) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from typing import Any
 from vision.config import Config
 from vision.config.load import to_yaml
 from vision.notices import metric_text
+from vision.text import code, fenced, markdown
 
 _Z = 1.96  # of a 95 % interval
 
@@ -30,11 +31,11 @@ def model_card(config: Config, run: Path | None, loader: str) -> str:
         "tags: [image-classification, timm]",
         "license: apache-2.0",
         "---",
-        f"# {config.name}",
+        f"# {markdown(config.name)}",
         "",
-        f"A `{config.model.name}` of timm with the normalization layer `{norm}`, trained on "
-        f"`{config.data.name}` at {config.data.img_size} pixels. The licence is that of the code; "
-        "that of the training data may restrict the weights.",
+        f"A {code(config.model.name)} of timm with the normalization layer {code(norm)}, trained "
+        f"on `{config.data.name}` at {config.data.img_size} pixels. The licence is that of the "
+        "code; that of the training data may restrict the weights.",
         "",
         "## Metrics",
         "",
@@ -42,15 +43,11 @@ def model_card(config: Config, run: Path | None, loader: str) -> str:
         "",
         "## Load",
         "",
-        "```python",
-        loader,
-        "```",
+        fenced(loader, "python"),
         "",
         "## Recipe",
         "",
-        "```yaml",
-        to_yaml(config).rstrip(),
-        "```",
+        fenced(to_yaml(config).rstrip(), "yaml"),
         "",
         "## Citation",
         "",
@@ -80,5 +77,5 @@ def _table(found: list[dict[str, Any]]) -> list[str]:
             low, high = wilson(metrics[key], metrics["images"]) if key.startswith("top") else (0, 0)
             interval = f"{low:.2f} to {high:.2f}" if key.startswith("top") else ""
             row = (metrics["split"], weights, key, metric_text(metrics[key]), interval)
-            rows.append("| " + " | ".join(row) + " |")
+            rows.append("| " + " | ".join(map(markdown, row)) + " |")
     return rows if found else []

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from typing import NoReturn
+
+from vision.text import printable
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
 
 
 def tool_parser(description: str | None) -> ArgumentParser:
     """A parser that shows a tool's docstring as it is written."""
-    return ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
+    return _Parser(description=description, formatter_class=RawDescriptionHelpFormatter)
 
 
 def add_config(parser: ArgumentParser) -> None:

@@ -17,6 +17,7 @@ from vision.config import load_config
 from vision.config.load import split_arguments
 from vision.errors import ConfigError, run_tool
 from vision.notices import sign_of_life
+from vision.text import show
 
 
 def main() -> None:
@@ -44,7 +45,7 @@ def main() -> None:
     except (ValueError, FileNotFoundError) as error:
         raise loaded.locate(error) from error
     for split, count in counts.items():
-        print(f"{split:<16} {count:,} images in {output / split}")
+        show(f"{split:<16} {count:,} images in {output / split}")
 
 
 def run() -> NoReturn:

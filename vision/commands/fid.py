@@ -8,9 +8,9 @@ IMAGES is a folder of images, an .npz (images as ADM's arr_0, or statistics mu, 
 config, or a run, which is sampled. With torchrun each process computes a part of the features.
 """
 
-import argparse
 from typing import Any, NoReturn, get_args
 
+from vision.commands.arguments import tool_parser
 from vision.config.schema import EvaluationConfig, Sampler
 from vision.errors import run_tool
 from vision.notices import sign_of_life
@@ -19,8 +19,7 @@ from vision.registry import METRICS
 
 def main() -> None:
     """Parse the command line and do what it says."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser = tool_parser(__doc__)
     add, sampling = parser.add_argument, EvaluationConfig()
     n: Any = {"type": int, "metavar": "N"}
     add("--real", required=True, metavar="IMAGES", help="real images")

@@ -12,6 +12,7 @@ from vision.commands.arguments import tool_parser
 from vision.errors import ConfigError, run_tool
 from vision.files import check_writable
 from vision.notices import sign_of_life
+from vision.text import show
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
     output = arguments.output or arguments.directory
     check_writable(output / "report.html")
     for path in write_report(comparison, output):
-        print(path)
+        show(str(path))
 
 
 def run() -> NoReturn:

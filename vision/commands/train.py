@@ -16,7 +16,8 @@ from typing import NoReturn
 from vision.commands.arguments import add_config, tool_parser
 from vision.config.load import to_yaml
 from vision.errors import run_tool
-from vision.notices import metric_text, sign_of_life
+from vision.notices import metric_text, notice, sign_of_life
+from vision.text import show
 from vision.training.check import load_checked
 from vision.training.run_directory import check_run
 
@@ -34,13 +35,16 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     loaded = load_checked([arguments.config, *arguments.more], data=not arguments.plan)
     if arguments.print_config:
-        print(to_yaml(loaded.config), end="")
+        lines = to_yaml(loaded.config).rstrip("\n").split("\n")
+        show(*lines)
+        if not all(line.isprintable() for line in lines):
+            notice("it holds characters that cannot be printed; they are shown as escapes")
         return
     if arguments.plan:
         sign_of_life("torch and timm")
         from vision.training.plan.tables import plan_run
 
-        print(plan_run(loaded, arguments.images))
+        show(*plan_run(loaded, arguments.images).split("\n"))
         return
     with loaded.located():
         check_run(loaded.config, arguments.resume)
@@ -51,9 +55,9 @@ def main() -> None:
     stage = "test/"
     if loaded.config.data.test_split is None:
         stage = "val/"
-        print("no data.test_split: the last weights on the validation split")
+        show("no data.test_split: the last weights on the validation split")
     final = {k: v for k, v in summary["metrics"].items() if k.startswith(stage)}
-    print("\n".join(f"{k:<16} {metric_text(v)}" for k, v in final.items()))
+    show(*(f"{k:<16} {metric_text(v)}" for k, v in final.items()))
 
 
 def run() -> NoReturn:

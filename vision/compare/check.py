@@ -8,8 +8,11 @@ from collections.abc import Sequence
 
 from vision.compare.schema import CORRUPTIONS, CompareConfig, TaskGrid, needed
 from vision.compare.tuning import check_tuning
+from vision.config.schema import Config
+from vision.config.setting import fault
 from vision.errors import ConfigError, nearest
 
+_NAME = Config.__dataclass_fields__["name"].metadata["limits"]
 _OWN_KEYS = ("seed", "output_dir", "name")  # the grid gives them to each cell
 
 
@@ -26,7 +29,10 @@ def check_compare(config: CompareConfig) -> None:
             f"baseline = {config.baseline!r}: not among norms and variants; "
             f"{nearest(config.baseline, rows)}"
         )
-    for label in config.variants:
+    wrong = fault(_NAME, config.name)
+    if wrong is not None:
+        raise ConfigError(f"name = {config.name!r}: {wrong}")
+    for label in rows:
         _check_label(label, config)
     for label, variant in rows.items():
         _check_overrides(f"variants.{label}.overrides", variant.overrides)
@@ -50,11 +56,12 @@ def check_compare(config: CompareConfig) -> None:
 
 
 def _check_label(label: str, config: CompareConfig) -> None:
-    if label in config.norms:
+    section = "variants" if label in config.variants else "norms"
+    if label in config.variants and label in config.norms:
         raise ConfigError(f"variants.{label}: is in norms too; give one of them another label")
     if not re.fullmatch(r"\w[\w.+-]*", label) or re.search(r"_(seed|trial)\w*$", label):
         raise ConfigError(
-            f"variants.{label}: names folders; use letters, digits and ._+-, and do not end it in "
+            f"{section}.{label}: names folders; use letters, digits and ._+-, and do not end it in "
             "_seed... or _trial..."
         )
 

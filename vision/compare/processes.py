@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from vision.text import show
+
 _CHILD = Path(__file__).with_name("child.py")
 _POLL = 0.1  # seconds
 
@@ -125,11 +127,11 @@ def _stop(processes: Sequence[subprocess.Popen]) -> None:
     alive = [process for process in processes if process.poll() is None]
     if not alive:
         return
-    print(
+    show(
         f"stops {len(alive)} {'run' if len(alive) == 1 else 'runs'}: each ends its step and saves "
         "(once more Ctrl-C or SIGTERM kills them)",
-        file=sys.stderr, flush=True,
-    )  # fmt: skip
+        error=True,
+    )
     try:
         for process in alive:
             process.terminate()

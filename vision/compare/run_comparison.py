@@ -22,6 +22,7 @@ from vision.compare.schema import CompareConfig
 from vision.compare.time_estimate import TimeEstimate, estimate_time
 from vision.errors import ConfigError
 from vision.lock import lock
+from vision.text import show
 from vision.training.plan.tables import table
 from vision.training.train import REQUEUE
 
@@ -52,7 +53,7 @@ def run_comparison(
     cells = make_cells(config)
     folder = compare_directory(config)
     if plan:
-        print(plan_comparison(cells))
+        show(*plan_comparison(cells).split("\n"))
         return
     if dry_run:
         check_cells(config, cells)
@@ -68,7 +69,7 @@ def run_comparison(
         _settle_changed(config, cells, rerun)
         if sbatch is not None:
             path = write_sbatch(config, sbatch)
-            print(f"written {path}; run it where sbatch is, then tools/report.py {folder}")
+            show(f"written {path}; run it where sbatch is, then tools/report.py {folder}")
         else:
             _run(config, cells, jobs, held)
 
@@ -79,9 +80,9 @@ def _settle_changed(config: CompareConfig, cells: dict[str, list[Cell]], rerun: 
         return
     moved = put_aside_changed(config, cells)
     if moved:
-        print(f"{len(moved)} runs put aside in {moved[0].parents[1]}, to be done again", flush=True)
+        show(f"{len(moved)} runs put aside in {moved[0].parents[1]}, to be done again")
     else:
-        print("--rerun: no run differs from the grid; all are kept", flush=True)
+        show("--rerun: no run differs from the grid; all are kept")
 
 
 def _run(config: CompareConfig, cells: dict[str, list[Cell]], jobs: int, held: int | None) -> None:
@@ -93,20 +94,22 @@ def _run(config: CompareConfig, cells: dict[str, list[Cell]], jobs: int, held: i
         def report(outcome: Outcome, state: str) -> None:
             bar.update(job, advance=not outcome.state.endswith("evaluated"), description=state)
             text = f"{outcome.state:<9} {outcome.cell} {outcome.seconds:.0f} s {outcome.message}"
-            print(f"{text.rstrip()}  [{state}]", flush=True)
+            show(f"{text.rstrip()}  [{state}]")
 
         try:
             compare(config, jobs, report, held)
         except (Terminated, KeyboardInterrupt) as error:
-            print(f"stopped with {bar.tasks[job].completed:.0f} of {count} cells done; the same "
-                  "command goes on from there", flush=True)  # fmt: skip
+            show(
+                f"stopped with {bar.tasks[job].completed:.0f} of {count} cells done; the same "
+                "command goes on from there"
+            )
             if isinstance(error, Killed):
                 raise
             sys.exit(REQUEUE)
     comparison = read_comparison(compare_directory(config))
-    print("\n" + to_markdown(make_rows(comparison)))
+    show("", *to_markdown(make_rows(comparison)).split("\n"))
     for path in write_report(comparison, comparison.folder):
-        print(path)
+        show(str(path))
 
 
 def _estimate(cells: dict[str, list[Cell]], jobs: int) -> None:
@@ -128,8 +131,8 @@ def _estimate(cells: dict[str, list[Cell]], jobs: int) -> None:
                     f"{found.seconds / 60:.1f}",
                 ]
             )  # fmt: skip
-    print(table(_ESTIMATED, rows))
-    print(
+    show(*table(_ESTIMATED, rows).split("\n"))
+    show(
         f"training alone: {total / 60:.0f} minutes with one run at a time, without the start of "
         "each run, validation and checkpoints"
         + (f"; {jobs} runs share the machine's cores" if jobs > 1 else "")

@@ -27,6 +27,7 @@ from vision.errors import ConfigError
 from vision.files import write_json, written
 from vision.notices import notice
 from vision.pictures import image_grid, write_png
+from vision.text import show
 
 _GRID_ROWS = 10
 _MAX_COLUMNS = 10
@@ -78,9 +79,9 @@ def sample_command(
             return None
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(str(error)) from error
-    print(f"sampler          {sampler}, {chosen.num_inference_steps} steps")
-    print(f"seconds          {time.perf_counter() - start:.1f}")
-    print(f"written          {count} images in images/, grid.png and samples.npz in {folder}")
+    show(f"sampler          {sampler}, {chosen.num_inference_steps} steps")
+    show(f"seconds          {time.perf_counter() - start:.1f}")
+    show(f"written          {count} images in images/, grid.png and samples.npz in {folder}")
     return chosen
 
 

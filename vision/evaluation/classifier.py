@@ -24,6 +24,7 @@ from vision.datasets.transforms import eval_transform
 from vision.diffusion.sample import SampleSettings, read_images
 from vision.environment import choose_device
 from vision.errors import ConfigError
+from vision.text import show
 
 # where the images are; how they are prepared belongs to the model
 _DATA_SOURCE = "name root train_split val_split test_split download num_workers on_corrupt".split()
@@ -143,4 +144,4 @@ def report_recognized(run: str, settings: SampleSettings, folder: Path) -> None:
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(str(error)) from error
     percent = 100 * right.float().mean().item()
-    print(f"recognized       {percent:.1f} % ({int(right.sum())} of {len(right)})")
+    show(f"recognized       {percent:.1f} % ({int(right.sum())} of {len(right)})")

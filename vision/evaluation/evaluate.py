@@ -31,6 +31,7 @@ from vision.metrics.classification import (
 )
 from vision.models.classifier import count_parameters
 from vision.notices import metric_text
+from vision.text import show
 
 
 @torch.inference_mode()
@@ -160,12 +161,12 @@ def report_evaluation(
                 classifier.class_names,
                 classifier.file.parent,
             )
-            print(f"exported {classifier.file} to {export}")
+            show(f"exported {classifier.file} to {export}")
             if push_to_hub is not None:
-                print(f"uploaded to {push(Path(export), push_to_hub)}")
+                show(f"uploaded to {push(Path(export), push_to_hub)}")
             return
         if found != split:
-            print(f"no data.test_split: the {found} split")
+            show(f"no data.test_split: the {found} split")
         folder = Path(output) if output else classifier.file.parent
         kind = found + _other_weights(classifier.file, ema)
         written, picture = folder / f"evaluate_{kind}.json", folder / f"confusion_{kind}.png"
@@ -181,17 +182,17 @@ def report_evaluation(
     title = f"{classifier.file.parent.name}: {found}, top-1 {metrics['top1']:.2f} %"
     plot_confusion(np.array(metrics["confusion"]), metrics["class_names"], picture, title)
     _print(metrics)
-    print(f"written           {written}, {picture}")
+    show(f"written           {written}, {picture}")
 
 
 def _print(metrics: Mapping[str, Any]) -> None:
     for key in ("images", "skipped", "parameters"):
-        print(f"{key:<17} {metrics[key]:,}")
+        show(f"{key:<17} {metrics[key]:,}")
     for key in ("top1", "top5", "loss", "calibration_error", "images_per_sec"):
         if key in metrics:
-            print(f"{key:<17} {metric_text(metrics[key])}")
+            show(f"{key:<17} {metric_text(metrics[key])}")
     for name, accuracies in metrics.get("corruptions", {}).items():
-        print(f"{name:<17} {' '.join(f'{value:6.2f}' for value in accuracies)}")
+        show(f"{name:<17} {' '.join(f'{value:6.2f}' for value in accuracies)}")
 
 
 def _other_weights(file: Path, ema: bool) -> str:

@@ -22,6 +22,7 @@ from vision.errors import ConfigError, CorruptImageError
 from vision.files import check_writable
 from vision.models.mae import MAE
 from vision.pictures import check_finite, enlarge, write_png
+from vision.text import show
 
 _LEAST_WIDTH = 96  # pixels of one image in the grid; smaller images are enlarged
 
@@ -88,9 +89,9 @@ def write_reconstructions(
     generator = torch.Generator().manual_seed(seed)
     grid = reconstruction_grid(model.to(device), inputs, ratio, config.data, generator)
     write_png(grid, output)
-    print(f"written  {output}: {len(images)} rows of original, masked, reconstruction")
+    show(f"written  {output}: {len(images)} rows of original, masked, reconstruction")
     if model.norm_pix_loss:
-        print("         a hidden patch has the mean and deviation of the true one: not predicted")
+        show("         a hidden patch has the mean and deviation of the true one: not predicted")
 
 
 def _load_published(path: str, num_heads: int, decoder_num_heads: int, norm_pix_loss: bool) -> MAE:

@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from vision.files import written
+from vision.text import picture_text
 from vision.training.callbacks.metrics_csv import read_metrics
 
 
@@ -31,6 +32,6 @@ def plot_curves(metrics: Path, target: Path, title: str, curves: dict[str, str])
             axis.set_yscale("log")
         axis.grid(alpha=0.3)
         axis.legend()
-    figure.suptitle(title)
+    figure.suptitle(picture_text(title))
     with written(target) as temporary:
         figure.savefig(temporary, dpi=150, format=target.suffix.removeprefix("."))

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 
 from pytorch_lightning.utilities import rank_zero_only
 
 from vision.notices import is_first_process
+from vision.text import show
 
 
 @rank_zero_only
 def say(line: str) -> None:
     """Print a line to stdout, in the first process of a run."""
-    print(line, flush=True)
+    show(line)
 
 
 class _StderrHandler(logging.Handler):
@@ -22,7 +22,7 @@ class _StderrHandler(logging.Handler):
     lines above it. logging.StreamHandler would write into the bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr, flush=True)
+        show(self.format(record), error=True)
 
 
 def set_up_logging() -> None:

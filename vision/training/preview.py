@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vision.config.schema import Config
 from vision.files import check_writable, written
+from vision.text import picture_text, show
 from vision.training.train import open_data
 
 _INCHES = 1.5  # of an image
@@ -44,14 +45,14 @@ def write_preview(config: Config, number: int, output: Path) -> None:
         colours = (image * std + mean).clamp(0, 1).movedim(0, -1)  # [H, W, C]
         grey = colours.shape[-1] == 1
         axis.imshow(colours[..., 0] if grey else colours, cmap="gray", vmin=0, vmax=1)
-        axis.set_title(_short(data.class_names[target]), fontsize=8)
+        axis.set_title(picture_text(_short(data.class_names[target])), fontsize=8)
     size = "x".join(str(n) for n in shown[0][0].shape[1:])
-    figure.suptitle(f"{data.describe()}; as trained on, {size}", fontsize=9)
+    figure.suptitle(f"{picture_text(data.describe())}; as trained on, {size}", fontsize=9)
     with written(output) as temporary:
         figure.savefig(temporary, dpi=120, format=output.suffix.removeprefix(".") or "png")
-    print(f"written  {output}: the first {len(shown)} training images")
+    show(f"written  {output}: the first {len(shown)} training images")
     if config.mix.mixup or config.mix.cutmix:
-        print("         without mixup and cutmix, which mix.mixup and mix.cutmix turn on")
+        show("         without mixup and cutmix, which mix.mixup and mix.cutmix turn on")
 
 
 def _first(loader: object, number: int) -> Iterator[tuple[Tensor, int]]:

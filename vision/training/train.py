@@ -35,6 +35,7 @@ from vision.models.classifier import count_parameters
 from vision.norms.statistics import describe_statistics
 from vision.registry import TASKS
 from vision.tasks.base import VisionTask
+from vision.text import show
 from vision.training.build import check_build
 from vision.training.callbacks.metrics_csv import MetricsCSV
 from vision.training.curves import plot_curves
@@ -174,7 +175,7 @@ def _run(
                 f"set it to false, or do without {operation}"
             ) from error
         if trainer.world_size > 1:
-            print(_lost(trainer, error), file=sys.stderr, flush=True)
+            show(_lost(trainer, error), error=True)
         raise
 
 

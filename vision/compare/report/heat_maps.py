@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from vision.compare.report.collect import Comparison, Run
 from vision.compare.report.drawing import WIDTH, address
+from vision.text import picture_text
 from vision.training.callbacks.metrics_csv import read_metrics
 
 MEANINGS = {
@@ -85,7 +86,7 @@ def _draw(fields: Mapping[str, _Field], metric: str) -> str:
         axis.set_xticks(ticks, [str(field.steps[i]) for i in ticks], fontsize=8)
         labels = min(len(field.layers), int(height / 0.14))
         shown = np.unique(np.linspace(0, len(field.layers) - 1, labels).astype(int))
-        names = [field.layers[i] for i in shown] if number % columns == 0 else []
+        names = [picture_text(field.layers[i]) for i in shown] if number % columns == 0 else []
         axis.set_yticks(shown if names else [], names, fontsize=7)
     figure.supxlabel("optimizer step", fontsize=9)
     bar = figure.colorbar(image, ax=grid, location="top", shrink=0.8, aspect=40)

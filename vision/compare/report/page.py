@@ -31,6 +31,7 @@ from vision.compare.report.tables import (
 from vision.config import Config, load_config
 from vision.config.load import leaf_keys
 from vision.files import written
+from vision.text import printable
 
 # drawn over training where a task logs them
 _CURVES = ("train/loss", "val/loss", "val/top1", "val/knn_top1")
@@ -79,6 +80,7 @@ def render(comparison: Comparison, rows: list[Row], results: dict[str, list[Task
         loader=PackageLoader("vision.compare.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
     )
     return environment.get_template("page.html").render(
         comparison=comparison,
@@ -91,6 +93,11 @@ def render(comparison: Comparison, rows: list[Row], results: dict[str, list[Task
         again=how_to_run_again(comparison),
         versions=_versions(comparison),
     )
+
+
+def _shown(value: Any) -> Any:
+    """What the page prints, without control characters other than line breaks."""
+    return "\n".join(map(printable, value.split("\n"))) if type(value) is str else value
 
 
 def _section(

@@ -13,6 +13,7 @@ from vision.compare.report.drawing import address, canvas, style
 from vision.compare.report.tables import Row
 from vision.compare.schema import CORRUPTIONS, EVALUATE
 from vision.compare.winners import tuning_metric
+from vision.text import picture_text
 
 _TICKS = 6  # values that were tried are named on the axis where they are no more
 
@@ -43,8 +44,9 @@ def forest(comparison: Comparison, task: str, rows: Sequence[Row]) -> str | None
     axis.set_yticks(range(len(drawn)), [f"{row.variant}: {row.verdict}" for row in drawn])
     axis.set_ylim(len(drawn) - 0.4, -0.6)
     better = "right" if grid.higher_is_better else "left"
+    metric = picture_text(grid.metric)
     axis.set_xlabel(
-        f"{grid.metric}: difference to {comparison.config.baseline}\n(better to the {better})"
+        f"{metric}: difference to {comparison.config.baseline}\n(better to the {better})"
     )
     axis.grid(alpha=0.3, axis="x")
     return address(figure)
@@ -75,7 +77,7 @@ def tuning_curve(comparison: Comparison, task: str) -> str | None:
         )
     values = numbers[key]
     scale = "log" if min(values) > 0 and max(values) / min(values) > 5 else "linear"
-    ylabel = tuning_metric(comparison.config, task)
+    ylabel = picture_text(tuning_metric(comparison.config, task))
     axis.set(xlabel=key + (" (log scale)" if scale == "log" else ""), ylabel=ylabel, xscale=scale)
     if len(values) <= _TICKS:
         axis.set_xticks(sorted(values), [f"{value:g}" for value in sorted(values)])
@@ -134,7 +136,9 @@ def seed_dots(comparison: Comparison, task: str) -> str | None:
         axis.plot(values, [place] * len(values), ls="", alpha=0.7, **style(comparison, label))
         axis.vlines(float(np.mean(values)), place - 0.3, place + 0.3, color="black")
     axis.set_yticks(range(len(labels)), labels)
-    axis.set(xlabel=comparison.config.tasks[task].metric, ylim=(len(labels) - 0.4, -0.6))
+    axis.set(
+        xlabel=picture_text(comparison.config.tasks[task].metric), ylim=(len(labels) - 0.4, -0.6)
+    )
     axis.grid(alpha=0.3, axis="x")
     return address(figure)
 
@@ -156,7 +160,7 @@ def corruptions_by_type(comparison: Comparison, task: str) -> str | None:
     for label, values in means.items():
         drawn = [values[i] for i in order]
         axis.plot(drawn, range(len(types)), ls="", label=label, **style(comparison, label))
-    axis.set_yticks(range(len(types)), [types[i].removeprefix(prefix) for i in order])
+    axis.set_yticks(range(len(types)), [picture_text(types[i].removeprefix(prefix)) for i in order])
     axis.set(xlabel="top-1 (%), mean over severities 1 to 5", ylim=(len(types) - 0.4, -0.6))
     axis.grid(alpha=0.3)
     figure.legend(loc="outside upper center", ncols=3, fontsize=8, frameon=False)

@@ -14,7 +14,13 @@ from vision.compare.report.collect import Comparison, Run
 from vision.compare.report.results import TaskResult, task_results
 from vision.compare.schema import EVALUATE
 from vision.compare.statistics import Effect, mean_and_std
+from vision.text import markdown, printable
 
+_LATEX = {
+    **{sign: f"\\{sign}" for sign in "&%_#{}$"},
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "±": r"$\pm$", "†": r"\dag",
+}  # fmt: skip
 _COSTS = ("time", "memory")
 _SURVIVORS = " †"  # behind the mean of a variant whose other seeds diverged
 
@@ -89,10 +95,10 @@ def row_texts(row: Row, rows: Sequence[Row]) -> list[str]:
 
 def to_markdown(rows: Sequence[Row]) -> str:
     """A table; a norm is bold only where it is shown to be better than the baseline."""
-    names = titles(rows)
+    names = [markdown(name) for name in titles(rows)]
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     for row in rows:
-        texts = row_texts(row, rows)
+        texts = [markdown(text) for text in row_texts(row, rows)]
         if row.verdict == "better":
             texts[1] = f"**{texts[1]}**"
         lines.append("| " + " | ".join(texts) + " |")
@@ -212,6 +218,4 @@ def _seeds(needed: float | None) -> str:
 
 
 def _escape(text: str) -> str:
-    for mark in "&%_#":
-        text = text.replace(mark, "\\" + mark)
-    return text.replace("±", r"$\pm$").replace("†", r"\dag")
+    return "".join(_LATEX.get(sign, sign) for sign in printable(text))

@@ -16,6 +16,7 @@ from vision.evaluation.anatomy.subjects import validation_batch
 from vision.files import check_writable, written
 from vision.norms.convert import find_norms
 from vision.norms.seednorm import SeeDNorm
+from vision.text import picture_text, show
 
 _MOST = 13  # columns of norms
 
@@ -57,7 +58,7 @@ def report_coefficients(path: str, images: int, output: Path) -> None:
             temporary, dpi=110, format=output.suffix.removeprefix(".")
         )
     left = len(found) - len(shown)
-    print(
+    show(
         f"written  {output}: {len(batch.images)} images, {len(shown)} norms"
         + (f", evenly chosen; {left} left out" if left else "")
     )
@@ -86,7 +87,7 @@ def _picture(images: Tensor, maps: dict[str, Tensor], path: str) -> Figure:
             drawn = axis.imshow(values[row], cmap="RdBu_r", vmin=-largest, vmax=largest)
     axes[0, 0].set_title("image", fontsize=7)
     for axis, name in zip(axes[0, 1:], maps, strict=True):
-        axis.set_title(name, fontsize=7)
+        axis.set_title(picture_text(name), fontsize=7)
     figure.colorbar(drawn, ax=axes, shrink=0.6, label="tanh(x·β), mean over heads")
-    figure.suptitle(f"{path}: SeeDNorm's coefficient by patch", fontsize=9)
+    figure.suptitle(f"{picture_text(path)}: SeeDNorm's coefficient by patch", fontsize=9)
     return figure

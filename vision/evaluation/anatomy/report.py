@@ -14,6 +14,7 @@ from vision.evaluation.anatomy.measure import FACTORS, Anatomy
 from vision.evaluation.anatomy.subjects import WARM_UP, measure_named, measure_run
 from vision.files import check_writable, written
 from vision.norms import list_norms
+from vision.text import picture_text, printable, show
 
 _SHOWN = (0.01, 1.0, 100.0)  # factors in the table
 _METRICS = {  # title, what the picture adds to it, and the form of numbers in the table
@@ -53,7 +54,9 @@ def report_anatomy(
             images = 8 if images is None else images
             anatomies = measure_run(run, images, seed)
             size = "size of the input, relative to that in the run"
-            caption = f"{run}: every norm on its own input, from {images} validation images"
+            caption = (
+                f"{printable(run)}: every norm on its own input, from {images} validation images"
+            )
         else:
             width = 192 if width is None else width
             names = norms or list_norms()
@@ -67,11 +70,11 @@ def report_anatomy(
             )
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(str(error)) from error
-    print(f"{caption}\n\n{_table(anatomies)}\n\n{_DEFINITIONS}")
+    show(*caption.split("\n"), "", *_table(anatomies).split("\n"), "", *_DEFINITIONS.split("\n"))
     figure = _picture(anatomies, size, caption, ordered=run is not None)
     with written(output) as temporary:
         figure.savefig(temporary, dpi=110, format=output.suffix.removeprefix("."))
-    print(f"written        {output}")
+    show(f"written        {output}")
 
 
 def _table(anatomies: Sequence[Anatomy]) -> str:
@@ -100,14 +103,15 @@ def _picture(anatomies: Sequence[Anatomy], size: str, caption: str, ordered: boo
         for a, look in zip(anatomies, _looks(len(anatomies), ordered), strict=False):
             values = getattr(a, metric)
             if values is not None:
-                axis.plot(FACTORS, values, label=a.name, **look)
+                axis.plot(FACTORS, values, label=picture_text(a.name), **look)
         axis.set(xscale="log", title=title + more)
         axis.grid(alpha=0.3)
         if metric in ("output_size", "jacobian"):
             axis.set_yscale("log")
         else:
             axis.set_ylim(-0.03, None if metric == "norm_kept" else 1.03)
-    figure.supxlabel(f"{size}\n\n{caption}", fontsize=9)
+    below = "\n".join(map(picture_text, [size, "", *caption.split("\n")]))
+    figure.supxlabel(below, fontsize=9)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     rows = 30
     figure.legend(

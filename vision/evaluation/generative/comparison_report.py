@@ -21,6 +21,7 @@ from vision.evaluation.generative.saved_statistics import StatisticsCache, write
 from vision.files import check_writable, write_json
 from vision.metrics.base import Options
 from vision.registry import METRICS
+from vision.text import printable, show
 
 
 def report_comparison(arguments: dict[str, Any]) -> None:
@@ -40,7 +41,7 @@ def report_comparison(arguments: dict[str, Any]) -> None:
     if arguments["json"] is not None:
         path = Path(arguments["json"])
         write_json(path, result)
-        print(f"written {path}")
+        show(f"written {path}")
 
 
 def _compare(arguments: dict[str, Any], device: torch.device) -> dict[str, Any]:
@@ -79,7 +80,8 @@ def _compare(arguments: dict[str, Any], device: torch.device) -> dict[str, Any]:
 def print_result(result: dict[str, Any]) -> None:
     """A table of the metrics with their errors, then the images, the time and the warnings."""
     settings, seconds = result["settings"], result["seconds"]
-    table = Table(title=f"{settings['fake']['name']} against {settings['real']['name']}")
+    names = (escape(printable(settings[key]["name"])) for key in ("fake", "real"))
+    table = Table(title=" against ".join(names))
     for name in ("metric", "value", "±"):
         table.add_column(name, justify="left" if name == "metric" else "right")
     for name in settings["metrics"]:
@@ -92,9 +94,9 @@ def print_result(result: dict[str, Any]) -> None:
     counts = [settings[key]["count"] for key in ("real", "fake")]
     real, fake = ("?" if count is None else f"{count:,}" for count in counts)
     percent = 100 * sum(seconds["metrics"].values()) / seconds["total"]
-    print(
+    show(
         f"{real} real and {fake} fake images, {settings['extractor']}, "
         f"resize {settings['resize']}, {seconds['total']:.1f} s ({percent:.0f} % for the metrics)"
     )
     for line in result["warnings"]:
-        print(f"warning: {line}")
+        show(f"warning: {line}")

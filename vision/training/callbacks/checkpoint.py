@@ -19,6 +19,7 @@ from vision.checkpoints.archive import previous_of, save_whole
 from vision.checkpoints.read import read_run
 from vision.checkpoints.sharded import is_sharded, read_sharded
 from vision.tasks.finite import nonfinite_tensor
+from vision.text import show
 from vision.training.callbacks.lightning_private import (
     count_batches_as,
     find_best_in,
@@ -149,7 +150,7 @@ class LastCheckpoint(Checkpoint):
 
     def _on_interrupt(self, *arguments: Any) -> None:
         """Ctrl-C: as SIGTERM, once; the second one is Python's."""
-        print("\nstopping at the end of this step (Ctrl-C again: at once)", flush=True)
+        show("", "stopping at the end of this step (Ctrl-C again: at once)")
         signal.signal(signal.SIGINT, signal.default_int_handler)
         self._signalled = True
 

@@ -14,6 +14,7 @@ from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.dataset import Batch
 from vision.metrics.knn import knn_predict
 from vision.notices import notice
+from vision.text import show
 
 
 class KnnAccuracy(pl.Callback):
@@ -39,7 +40,7 @@ class KnnAccuracy(pl.Callback):
         for logger in trainer.loggers:
             logger.log_metrics({"val/knn_top1": value}, step=0)
         if trainer.is_global_zero:
-            print(f"k-NN    {value:.2f} % top-1 before training", flush=True)
+            show(f"k-NN    {value:.2f} % top-1 before training")
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Evaluate the encoder if the epoch is due."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
+from vision.text import show
 from vision.training.callbacks.lightning_private import ProgressBar
 
 _BAR = ("train/loss_step", "train/images_per_sec")  # beside the progress bar
@@ -151,4 +152,4 @@ class EpochLine(pl.Callback):
             f"{key} {float(values[key]):.4g}" for key in self.shown if key in values
         )
         epoch, last = trainer.current_epoch + 1, trainer.max_epochs
-        print(f"epoch {epoch:>{len(str(last))}}/{last}  {metrics}", flush=True)
+        show(f"epoch {epoch:>{len(str(last))}}/{last}  {metrics}")
