@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from typing import Any
 
 from pytorch_lightning.loggers import Logger
@@ -30,4 +31,5 @@ class SignalAt(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         if self.mine and step is not None and step + 1 >= self.step:
             self.mine = False
+            print(f"sends {self.kind.name} at {time.time():.2f}", flush=True)
             os.kill(os.getpid(), self.kind)

@@ -1,5 +1,6 @@
 """When a process is lost or receives a signal, the job ends cleanly and resumes."""
 
+import re
 import signal
 import socket
 import subprocess
@@ -50,11 +51,21 @@ def assert_same_weights(run: Path, whole: Path) -> None:
         torch.testing.assert_close(found["state_dict"][name], tensor, atol=1e-5, rtol=0, msg=name)
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_a_killed_process_ends_the_job_with_a_message_and_it_resumes(
-    world: Callable[..., str], make_arguments: Callable[..., list[str]], runs: Path, tmp_path: Path
+    strategy: str,
+    world: Callable[..., str],
+    make_arguments: Callable[..., list[str]],
+    runs: Path,
+    tmp_path: Path,
 ) -> None:
-    run = make_arguments("killed", "classify", 2, ["trainer.strategy=ddp"], tmp_path)
+    run = make_arguments("killed", "classify", 2, [f"trainer.strategy={strategy}"], tmp_path)
     output = world(2, [[*run, at(12, "SIGKILL", rank=1)]], codes=[1, -signal.SIGKILL])
+    sent = re.search(r"sends SIGKILL at (.*)", output)
+    assert sent is not None
+    seconds = time.time() - float(sent[1])
+    print(f"{strategy}: all ended {seconds:.1f} s after one was killed")
+    assert seconds < 60
     assert "process 0 of 2 ends at step" in output and "--resume" in output
     assert (
         read_run(tmp_path / "killed" / "last.ckpt")["global_step"] == 10
@@ -134,7 +145,9 @@ def test_a_loss_that_is_nan_on_one_rank_ends_all_with_one_message(
     run = make_arguments("nan", "norm", 2, extra, tmp_path)
     started = time.monotonic()
     output = world(2, [run], codes=[3, 3])
-    assert time.monotonic() - started < 60
+    seconds = time.monotonic() - started
+    print(f"{strategy}: all ended {seconds:.1f} s after their start")
+    assert seconds < 60
     errors = [line for line in output.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, output
     assert "the loss is nan, first seen in blocks.0.norm1 (NaNOnRank1) on rank 1" in errors[0]
