@@ -9,7 +9,7 @@ import math
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,26 @@ from vision.text import show
 def written(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; the file is renamed to `path` at the end.
 
-    An error inside removes the file and leaves `path` as it was. The name ends in ".tmp", so that
-    it is not taken for a finished file: tell the format to a writer that looks at the extension. It
-    is never the same twice, so that several processes may write `path`.
+    An error inside removes the file and leaves `path` as it was; an OSError names `path`. The
+    temporary name ends in ".tmp", so that it is not taken for a finished file: tell the format to a
+    writer that looks at the extension. It is never the same twice, so that several processes may
+    write `path`.
     """
     temporary = _beside(path)
     try:
         yield temporary
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        _name(error, temporary, path)
+        with suppress(OSError):  # what is wrong is known already
+            temporary.unlink(missing_ok=True)
         raise
+
+
+def _name(error: BaseException, temporary: Path, path: Path) -> None:
+    """Let an OSError say what was asked for, not how the temporary file is called."""
+    if isinstance(error, OSError) and error.filename == str(temporary):
+        error.filename = str(path)
 
 
 def _beside(path: Path) -> Path:
@@ -46,8 +55,29 @@ def check_writable(path: Path) -> None:
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = _beside(path)
-    temporary.touch()
-    temporary.unlink()
+    try:
+        temporary.touch()
+        temporary.unlink()
+    except OSError as error:
+        _name(error, temporary, path)
+        raise
+
+
+def check_folder(folder: Path) -> None:
+    """See that `folder` can be written to, or be made where it is not there yet; touches nothing.
+
+    Raises OSError that names it.
+    """
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        problem = errno.ENOTDIR
+    elif os.access(place, os.W_OK | os.X_OK):  # of a read-only disk false for root as well
+        return
+    else:
+        problem = errno.EROFS if os.statvfs(place).f_flag & os.ST_RDONLY else errno.EACCES
+    raise OSError(problem, os.strerror(problem), str(folder))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,7 +41,8 @@ def lock(folder: Path) -> Iterator[int | None]:
             yield file.fileno() if held else None
         finally:
             if held:
-                file.truncate(0)  # the file stays: a program about to lock it has it open
+                with suppress(OSError):  # a disk that became read-only; it must hide no error
+                    file.truncate(0)  # the file stays: a program about to lock it has it open
 
 
 def _take(file: IO[str], folder: Path) -> bool:

@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import safetensors.torch
 import torch
 
 from vision.errors import UnwritableError, first_line
+
+_MOST_REPEATED = 2**30  # bytes of a tensor that holds fewer and repeats them
 
 
 def read_file(file: Path) -> dict[str, Any]:
@@ -38,7 +41,22 @@ def read_file(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file}: not a checkpoint, or cut short ({first_line(error)})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{file}: holds {type(content).__name__}, expected a state dict")
+    for name, tensor in _tensors(content):
+        if tensor.nbytes > _MOST_REPEATED > tensor.untyped_storage().nbytes():
+            raise ValueError(
+                f"{file}: {name} has the shape {tuple(tensor.shape)}, and holds "
+                f"{tensor.untyped_storage().nbytes():,} bytes; save it as it is, not expanded"
+            )
     return content
+
+
+def _tensors(content: dict[Any, Any]) -> Iterator[tuple[str, torch.Tensor]]:
+    """All tensors in a dict and in those within it."""
+    for name, value in content.items():
+        if isinstance(value, torch.Tensor):
+            yield str(name), value
+        elif isinstance(value, dict):
+            yield from _tensors(value)
 
 
 def _is_pickle(file: Path) -> bool:
@@ -63,6 +81,9 @@ def check_whole(file: Path) -> None:
         return
     try:
         with zipfile.ZipFile(file) as archive:
+            packed = [entry.filename for entry in archive.infolist() if entry.compress_type]
+            if packed:  # might unpack to any size
+                raise ValueError(f"{file}: not a checkpoint: {packed[0]} in it is compressed")
             damaged = archive.testzip()
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError) as error:
         raise ValueError(f"{file}: damaged ({error})") from None

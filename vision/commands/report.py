@@ -24,14 +24,15 @@ def main() -> None:
 
     sign_of_life("torch and matplotlib")
     from vision.compare.report.collect import read_comparison
-    from vision.compare.report.page import write_report
+    from vision.compare.report.page import ENDINGS, write_report
 
     try:
         comparison = read_comparison(arguments.directory)
     except FileNotFoundError as error:
         raise ConfigError(str(error)) from None
     output = arguments.output or arguments.directory
-    check_writable(output / "report.html")
+    for ending in ENDINGS:
+        check_writable(output / f"report.{ending}")
     for path in write_report(comparison, output):
         show(str(path))
 

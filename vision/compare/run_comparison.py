@@ -21,6 +21,7 @@ from vision.compare.runs import Outcome, check_cells, compare, write_sbatch
 from vision.compare.schema import CompareConfig
 from vision.compare.time_estimate import TimeEstimate, estimate_time
 from vision.errors import ConfigError
+from vision.files import check_folder
 from vision.lock import lock
 from vision.text import show
 from vision.training.plan.tables import table
@@ -59,6 +60,7 @@ def run_comparison(
         check_cells(config, cells)
         _estimate(cells, jobs)
         return
+    check_folder(folder)
     with ExitStack() as stack:
         # whoever holds it is named before the cells are checked; else nothing is made until then
         held = stack.enter_context(lock(folder)) if folder.is_dir() else None

@@ -20,7 +20,7 @@ from vision.datasets.splits import config_splits
 from vision.diffusion.fingerprint import fingerprint
 from vision.diffusion.vae import encode, latent_size, load_vae
 from vision.environment import choose_device
-from vision.files import write_json, written
+from vision.files import check_writable, write_json, written
 
 
 def encode_latents(
@@ -30,13 +30,17 @@ def encode_latents(
 
     Images are resized and centre-cropped to `data.img_size`, without augmentation. Existing shards
     are kept, so an interrupted run continues. Raises ValueError if `output` was begun with other
-    settings or weights, or if the VAE cannot take images of that size whole.
+    settings or weights, or if the VAE cannot take images of that size whole; OSError if `output`
+    cannot be written to.
     """
     vae = load_vae(vae_name).to(choose_device())
     latent_size(vae, config.data.img_size)
     data = _data_module(config, vae.config.in_channels, batch_size)
     counts = {}
-    for split in config_splits(config.data):
+    splits = config_splits(config.data)
+    for split in splits:
+        check_writable(output / split / INDEX)
+    for split in splits:
         counts[split] = _encode_split(data, split, vae, vae_name, output / split, shard_size)
     return counts
 
@@ -78,7 +82,6 @@ def _encode_split(
 def _write_or_compare(path: Path, index: dict[str, Any]) -> None:
     """Write the index of a split. Raises ValueError if a different one is there."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {**index, "complete": False})
         return
     found = json.loads(path.read_text(encoding="utf-8"))

@@ -24,7 +24,7 @@ from vision.diffusion.pipeline import DiTPipeline
 from vision.diffusion.schedulers import sampler_name
 from vision.environment import choose_device, torchrun_rank
 from vision.errors import ConfigError
-from vision.files import write_json, written
+from vision.files import check_writable, write_json, written
 from vision.notices import notice
 from vision.pictures import image_grid, write_png
 from vision.text import show
@@ -154,8 +154,10 @@ def _check_sampling(pipeline: DiTPipeline, settings: SampleSettings) -> None:
 
 
 def _check_settings(settings: SampleSettings, folder: Path, rank: int) -> None:
-    """Record the settings in `folder`. Raises ValueError if it has images of other settings."""
-    (folder / "images").mkdir(parents=True, exist_ok=True)
+    """Record the settings in `folder`. Raises ValueError if it has images of other settings, and
+    OSError if it cannot be written to."""
+    for file in (image_path(folder, 0), folder / "grid.png", folder / "samples.npz"):
+        check_writable(file)
     path = folder / "settings.json"
     given = json.loads(json.dumps(asdict(settings)))
     if path.exists():

@@ -25,7 +25,7 @@ from typing import Any
 
 from vision.config import Config, load_config, save_config
 from vision.config.load import leaf_keys
-from vision.files import write_json
+from vision.files import check_folder, write_json
 from vision.lock import lock
 from vision.notices import is_first_process, notice
 from vision.training.devices import check_launch
@@ -73,8 +73,9 @@ def check_run(config: Config, resume: bool) -> dict[str, list[Any]]:
 
     Raises ValueError if it cannot be started or resumed without damage to an existing one: if the
     directory holds a run and `resume` is false, or if the saved configuration differs in a key that
-    changes results. Only the first process of a run looks: the others find the directory that it
-    made. Nor can it if torchrun or srun started it for other devices. Imports no torch.
+    changes results; nor can it if torchrun or srun started it for other devices. Raises OSError if
+    the directory, or a folder in it, cannot be written to. Only the first process of a run looks:
+    the others find the directory that it made. Imports no torch.
     """
     check_launch(config.trainer, os.environ)
     if not is_first_process():
@@ -88,7 +89,14 @@ def check_run(config: Config, resume: bool) -> dict[str, list[Any]]:
             f"name = {config.name}: {folder} holds a run already and is not overwritten; "
             "continue it with --resume, or choose another name=..."
         )
-    return _accepted_changes(load_config([saved]).config, config, folder) if saved.exists() else {}
+    changes = (
+        _accepted_changes(load_config([saved]).config, config, folder) if saved.exists() else {}
+    )
+    if not (folder / "summary.json").exists():  # else there is nothing left to write
+        inside = filter(Path.is_dir, folder.iterdir()) if folder.is_dir() else ()
+        for place in (folder, *inside):
+            check_folder(place)
+    return changes
 
 
 @contextmanager

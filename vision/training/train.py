@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import resource
-import signal
 import sys
-import threading
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,11 +20,7 @@ from vision.datasets.datamodule import ImageDataModule
 from vision.datasets.sampler import split_batch
 from vision.environment import allow_tf32, environment_record
 from vision.errors import (
-    DIVERGED,
     ConfigError,
-    UnwritableError,
-    disk_problem,
-    first_line,
     nondeterministic,
 )
 from vision.files import write_json
@@ -39,6 +33,7 @@ from vision.text import show
 from vision.training.build import check_build
 from vision.training.callbacks.metrics_csv import MetricsCSV
 from vision.training.curves import plot_curves
+from vision.training.early_ends import end_as_one_of_several, lost, refused_files
 from vision.training.initialize import initialize
 from vision.training.loggers import make_loggers, start_loggers, tensorboard
 from vision.training.messages import say, set_up_logging
@@ -116,7 +111,17 @@ def _train(
         record_start(folder, environment_record(), step, changed)
         for key, (before, now) in changed.items():
             say(f"        {key} = {now}, was {before}")
-    _run(trainer, task, data, None if point is None else point.file)
+    with refused_files(trainer):
+        _run(trainer, task, data, None if point is None else point.file)
+        return _finish(trainer, task, timer, table)
+
+
+def _finish(
+    trainer: pl.Trainer, task: VisionTask, timer: Timer, table: MetricsCSV
+) -> dict[str, Any]:
+    """Write the curves and the summary of a run that has ended; returns the summary."""
+    config = task.config
+    folder = run_directory(config)
     summary = {
         "task": config.task,
         "name": config.name,
@@ -139,9 +144,8 @@ def _run(
 ) -> None:
     """Train and test. Ends the process with `REQUEUE` after a signal.
 
-    Raises FloatingPointError where training diverged, UnwritableError where the system refuses a
-    file, ConfigError for an operation that is not deterministic though the configuration asks for
-    it.
+    Raises FloatingPointError where training diverged, ConfigError for an operation that is not
+    deterministic though the configuration asks for it.
     """
     try:
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -156,18 +160,8 @@ def _run(
         sys.exit(REQUEUE if trainer.is_global_zero else 0)
     except FloatingPointError:
         if trainer.world_size > 1:
-            _end_as_one_of_several(trainer)
+            end_as_one_of_several(trainer)
         raise
-    except UnwritableError:
-        raise
-    except OSError as error:
-        problem = disk_problem(error)
-        if problem is None:
-            raise
-        raise UnwritableError(
-            f"{problem}; stopped at step {trainer.global_step}, the last checkpoint is intact: "
-            "once this is mended, continue with --resume"
-        ) from error
     except RuntimeError as error:
         if (operation := nondeterministic(error)) is not None:
             raise ConfigError(
@@ -175,7 +169,7 @@ def _run(
                 f"set it to false, or do without {operation}"
             ) from error
         if trainer.world_size > 1:
-            show(_lost(trainer, error), error=True)
+            show(lost(trainer, error), error=True)
         raise
 
 
@@ -254,24 +248,6 @@ def _announce(
     say(f"run     {trainer.default_root_dir}, precision {trainer.precision}, seed {config.seed}")
     if step is not None:
         say(f"resume  from step {step}")
-
-
-def _end_as_one_of_several(trainer: pl.Trainer) -> None:
-    """Leave it to rank 0 to say why training diverged; the others end here, with the same code."""
-    if threading.current_thread() is threading.main_thread():
-        # torchrun stops all when the first has ended: that must not change the exit code
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if not trainer.is_global_zero:
-        sys.exit(DIVERGED)
-
-
-def _lost(trainer: pl.Trainer, error: RuntimeError) -> str:
-    """The message of a process that cannot go on, mostly because another process ended."""
-    return (
-        f"error: process {trainer.global_rank} of {trainer.world_size} ends at step "
-        f"{trainer.global_step} ({first_line(error)}). If another process was lost, start the job "
-        f"again with --resume: it continues {trainer.default_root_dir} from its last checkpoint"
-    )
 
 
 def _peak_memory(trainer: pl.Trainer) -> int:

@@ -37,6 +37,10 @@ from vision.text import printable
 _CURVES = ("train/loss", "val/loss", "val/top1", "val/knn_top1")
 
 
+_FORMS = (to_markdown, to_latex, to_csv)
+ENDINGS = ("html", "md", "tex", "csv")  # of the report's files, the page first
+
+
 @dataclass(frozen=True)
 class Section:
     """One task on the page; pictures are (title, address)."""
@@ -59,14 +63,9 @@ def write_report(comparison: Comparison, target: Path) -> list[Path]:
     results = {task: task_results(comparison, task) for task in comparison.config.tasks}
     rows = make_rows(comparison, results)
     target.mkdir(parents=True, exist_ok=True)
-    texts = {
-        "html": render(comparison, rows, results),
-        "md": to_markdown(rows),
-        "tex": to_latex(rows),
-        "csv": to_csv(rows),
-    }
+    page = render(comparison, rows, results)
     paths = []
-    for ending, text in texts.items():
+    for ending, text in zip(ENDINGS, (page, *(form(rows) for form in _FORMS)), strict=True):
         path = target / f"report.{ending}"
         with written(path) as temporary:
             temporary.write_text(text, encoding="utf-8")

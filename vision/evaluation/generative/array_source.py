@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,11 @@ from torch import Tensor
 from vision.files import file_hash
 
 _IMAGES = "arr_0"
+_MOST_PIXELS = 4096 * 4096  # of an image: a batch of them is read at once
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 class ArraySource:
@@ -34,6 +40,10 @@ class ArraySource:
         if len(shape) not in (3, 4) or channels[0] not in (1, 3) or shape[0] < 1:
             raise ValueError(
                 f"{path}: {_IMAGES} has the shape {shape}; expected [N, H, W, 3] (or grey)"
+            )
+        if shape[1] * shape[2] > _MOST_PIXELS:
+            raise ValueError(
+                f"{path}: {_IMAGES} has the shape {shape}; expected images of 4096 x 4096 or fewer"
             )
         if dtype != np.uint8 and dtype.kind != "f":
             raise ValueError(f"{path}: {_IMAGES} is {dtype}; expected uint8, or floats from 0 to 1")
@@ -74,18 +84,29 @@ class ArraySource:
 @contextmanager
 def _open_array(path: Path) -> Iterator[tuple[Any, tuple[int, ...], np.dtype]]:
     """`arr_0` as (file behind its header, shape, dtype)."""
-    headers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
     with zipfile.ZipFile(path) as archive, archive.open(f"{_IMAGES}.npy") as file:
-        version = np.lib.format.read_magic(file)
-        if version not in headers:
-            raise ValueError(
-                f"{path}: {_IMAGES} is of .npy version {version[0]}.{version[1]}, expected 1.0 or "
-                "2.0; write it again with numpy.savez"
-            )
-        shape, fortran, dtype = headers[version](file)
+        shape, fortran, dtype = read_header(path, archive, _IMAGES, file)
         if fortran or dtype.hasobject:
             raise ValueError(f"{path}: {_IMAGES} is {dtype} in an order that cannot be streamed")
         yield file, shape, dtype
+
+
+def read_header(
+    path: Path, archive: zipfile.ZipFile, name: str, file: Any
+) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, Fortran order and dtype of an array, whose `file` is then behind its header.
+
+    Raises ValueError where the array is not as large as its header says.
+    """
+    version = np.lib.format.read_magic(file)
+    if version not in _HEADERS:
+        raise ValueError(
+            f"{path}: {name} is of .npy version {version[0]}.{version[1]}, expected 1.0 or 2.0; "
+            "write it again with numpy.savez"
+        )
+    shape, fortran, dtype = _HEADERS[version](file)
+    held = archive.getinfo(f"{name}.npy").file_size - file.tell()
+    said = math.prod(shape) * dtype.itemsize
+    if held != said and not dtype.hasobject:
+        raise ValueError(f"{path}: {name} holds {held:,} bytes, its header says {said:,}")
+    return shape, fortran, dtype

@@ -19,6 +19,7 @@ import torchmetrics
 from torch import Tensor
 
 from vision.environment import choose_device
+from vision.errors import disk_problem
 from vision.evaluation.generative.extract import extract_statistics
 from vision.evaluation.generative.extractors import create_extractor
 from vision.evaluation.generative.features import Extractor
@@ -115,7 +116,10 @@ def _real_statistics(
         return read_statistics(file)
     found = _statistics(real, extractor, needs, options, options.real_number)
     if file is not None:
-        write_statistics(file, found)
+        try:
+            write_statistics(file, found)
+        except OSError as error:
+            notice(f"the statistics of {real.name} are not kept: {disk_problem(error) or error}")
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import zipfile
 from collections.abc import Collection
@@ -13,11 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from vision.evaluation.generative.array_source import read_header
 from vision.evaluation.generative.features import Extractor
 from vision.evaluation.generative.sources import ImageSource
 from vision.files import written
 from vision.metrics.accumulators import Moments
 from vision.metrics.base import FeatureStatistics, Need, Options
+
+_MOST_BYTES = 2**30  # of an array: 50,000 features of 2,048 take 0.4 GB
 
 
 def npz_keys(path: Path) -> set[str]:
@@ -36,6 +40,7 @@ def read_statistics(path: Path) -> FeatureStatistics:
     """
     wanted = ("mu", "sigma", "mu_s", "sigma_s", "count", "settings", "features")
     try:
+        _check_sizes(path, wanted)
         with np.load(path, allow_pickle=False) as file:
             found = {key: file[key] for key in wanted if key in file}
     except ValueError as error:  # of objects, which would run code as they are read
@@ -57,6 +62,21 @@ def read_statistics(path: Path) -> FeatureStatistics:
     settings = json.loads(str(found["settings"])) if "settings" in found else None
     features = torch.from_numpy(found["features"]) if "features" in found else None
     return FeatureStatistics(settings, pairs.get("mu"), pairs.get("mu_s"), features)
+
+
+def _check_sizes(path: Path, names: Collection[str]) -> None:
+    """Raise ValueError for arrays that are not as large as they say, or larger than any should be.
+
+    numpy makes room for what a header says before it reads anything.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for name in names:
+            if f"{name}.npy" not in archive.namelist():
+                continue
+            with archive.open(f"{name}.npy") as file:
+                shape, _, dtype = read_header(path, archive, name, file)
+            if math.prod(shape) * dtype.itemsize > _MOST_BYTES:
+                raise ValueError(f"{name} is {dtype} of the shape {shape}: more than 1 GiB")
 
 
 def write_statistics(path: Path, statistics: FeatureStatistics) -> None:
