@@ -44,7 +44,9 @@ def wait_for(path: Path) -> None:
 class Compared:
     """A comparison that was told to stop in its first run, then killed in its second, then run."""
 
-    def __init__(self, forked, small: list[str], environment: dict[str, str], home: Path) -> None:
+    def __init__(
+        self, forked, compare, small: list[str], environment: dict[str, str], home: Path
+    ) -> None:
         self.environment = environment
         grid = home / "grid.yaml"
         grid.write_text(GRID.format(root=ROOT, small=", ".join(small)))
@@ -60,7 +62,7 @@ class Compared:
         self.first = self.summary("layernorm").stat().st_mtime_ns
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        self.last = forked("tools/compare.py", *self.arguments)
+        self.last = compare(*self.arguments)
 
     def start(self, norm: str) -> subprocess.Popen:
         """The comparison, when the run of `norm` has saved for the first time."""
@@ -90,9 +92,9 @@ TIMELESS = ("task", "norm", "runs", "metric", "mean", "std", "difference", "verd
 
 @pytest.fixture(scope="module")
 def compared(
-    forked, small, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    forked, compare, small, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Compared:
-    return Compared(forked, small, environment, tmp_path_factory.mktemp("compare"))
+    return Compared(forked, compare, small, environment, tmp_path_factory.mktemp("compare"))
 
 
 @pytest.mark.slow
@@ -149,19 +151,19 @@ def test_what_the_page_prints_makes_the_same_table(
 
 @pytest.mark.slow
 def test_runs_that_are_not_what_the_grid_would_give_are_refused_or_done_again(
-    compared: Compared, forked, tmp_path: Path
+    compared: Compared, compare, tmp_path: Path
 ) -> None:
     home = shutil.copytree(compared.folder, tmp_path / "grid").parent  # moved: that is no change
     arguments = [compared.arguments[0], f"output_dir={home}"]
-    assert "finished  classify/layernorm" in forked("tools/compare.py", *arguments).stdout
+    assert "finished  classify/layernorm" in compare(*arguments).stdout
     arguments.append("norms.dyt.alpha_init=0.7")
-    error = forked("tools/compare.py", *arguments, code=2).stderr
+    error = compare(*arguments, code=2).stderr
     assert error.startswith(
         f"error: {home}/grid/classify/dyt_seed0: norm.options = {{}} in the run, "
         "{'alpha_init': 0.7} in the grid; "
     )
     assert "--rerun" in error
-    output = forked("tools/compare.py", *arguments, "--rerun").stdout
+    output = compare(*arguments, "--rerun").stdout
     assert "1 runs put aside" in output
     replaced = list((home / "grid/replaced").glob("*/classify/*"))
     assert [path.name for path in replaced] == ["dyt_seed0"]
@@ -172,12 +174,12 @@ def test_runs_that_are_not_what_the_grid_would_give_are_refused_or_done_again(
 
 @pytest.mark.slow
 def test_each_run_is_evaluated_once_and_compared_by_what_that_found(
-    compared: Compared, forked, tmp_path: Path
+    compared: Compared, compare, tmp_path: Path
 ) -> None:
     home = shutil.copytree(compared.folder, tmp_path / "grid").parent
     asked = "tasks.classify.evaluate=[calibration_error,corruptions/contrast]"
     arguments = [compared.arguments[0], f"output_dir={home}", asked, "--jobs", 2]
-    output = forked("tools/compare.py", *arguments).stdout
+    output = compare(*arguments).stdout
     told = sorted(re.findall(r"(?m)^evaluated +(\S+)", output))
     assert told == ["classify/dyt_seed0", "classify/layernorm_seed0"]
     rows = list(csv.DictReader((home / "grid/report.csv").open()))
@@ -193,13 +195,13 @@ def test_each_run_is_evaluated_once_and_compared_by_what_that_found(
         # of the weights that the run's own metric is of
         assert record["top1"] == pytest.approx(float(found["test/top1", norm]["mean"]), abs=1e-4)
     assert found["evaluate/calibration_error", "seednorm"]["runs"] == "0 of 1, 1 diverged"
-    again = forked("tools/compare.py", *arguments).stdout
+    again = compare(*arguments).stdout
     assert not re.search(r"(?m)^evaluated", again) and "finished  classify/dyt_seed0" in again
     for wrong, expected in (
         ("tasks.classify.evaluate=[top1]", "tasks.classify.evaluate: 'top1': expected calib"),
         ("tasks.classify.evaluate=[corruptions/frost]", "corruptions = 'frost'"),
     ):
-        error = forked("tools/compare.py", *arguments[:2], wrong, code=2).stderr
+        error = compare(*arguments[:2], wrong, code=2).stderr
         assert expected in error
 
 
@@ -211,7 +213,7 @@ def measured(label: str, options: dict, step_ratio: float, peak_ratio: float) ->
 
 @pytest.mark.slow
 def test_time_and_memory_come_from_a_measurement_that_the_grid_names_or_are_not_shown(
-    compared: Compared, forked, tmp_path: Path
+    compared: Compared, compare, forked, tmp_path: Path
 ) -> None:
     home = shutil.copytree(compared.folder, tmp_path / "grid").parent
     page = (compared.folder / "report.html").read_text()
@@ -227,7 +229,7 @@ def test_time_and_memory_come_from_a_measurement_that_the_grid_names_or_are_not_
     file = tmp_path / "costs.json"
     file.write_text(json.dumps(record))
     arguments = [compared.arguments[0], f"output_dir={home}", f"costs={file}"]
-    forked("tools/compare.py", *arguments)
+    compare(*arguments)
     file.unlink()  # the comparison has its own
     forked("tools/report.py", home / "grid")
     rows = {row["norm"]: row for row in csv.DictReader((home / "grid/report.csv").open())}
@@ -238,7 +240,7 @@ def test_time_and_memory_come_from_a_measurement_that_the_grid_names_or_are_not_
     note = re.findall(r"Time and memory of a training step[^<]*", page)[0]
     assert "of vit_base at batch 2 in float32" in note and "2026-01-02" in note
     assert "Not measured with their options: seednorm." in note
-    assert f"{file}: no such file" in forked("tools/compare.py", *arguments, code=2).stderr
+    assert f"{file}: no such file" in compare(*arguments, code=2).stderr
 
 
 @pytest.mark.slow

@@ -27,12 +27,12 @@ tune: {{space: {{optim.lr: [1.0e-6, 3.0e-4]}}, seeds: [5]}}
 
 
 @pytest.fixture(scope="module")
-def tuned(forked, small: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list]:
+def tuned(compare, small: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list]:
     home = tmp_path_factory.mktemp("tuned")
     kept = [text for text in small if not text.startswith(("optim.", "trainer.epochs"))]
     (home / "grid.yaml").write_text(GRID.format(root=ROOT, small=", ".join(kept)))
     arguments = [home / "grid.yaml", f"output_dir={home}", "--jobs", 2]
-    forked("tools/compare.py", *arguments)
+    compare(*arguments)
     return home / "grid", arguments
 
 
@@ -65,13 +65,13 @@ def test_the_best_trial_is_trained_again_with_a_fresh_seed_and_tested_once(
 
 @pytest.mark.slow
 def test_another_search_keeps_its_trials_and_refuses_runs_of_another_winner(
-    tuned: tuple[Path, list], forked
+    tuned: tuple[Path, list], compare
 ) -> None:
     folder, arguments = tuned
     before = {p: p.stat().st_mtime_ns for p in folder.glob("classify/*_trial*/summary.json")}
     # one trial is new; the old winner's runs are there, and it is not in this search at all
     other = "tune.space={optim.lr: [1.0e-6, 1.0e-5]}"
-    error = forked("tools/compare.py", *arguments, other, code=2).stderr
+    error = compare(*arguments, other, code=2).stderr
     assert re.search(r"optim.lr = 0.0003 in the run, 1(.0)?e-0[56] in the grid", error), error
     assert "--rerun" in error
     after = {p: p.stat().st_mtime_ns for p in folder.glob("classify/*_trial*/summary.json")}
