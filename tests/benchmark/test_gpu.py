@@ -28,7 +28,7 @@ def test_without_a_gpu_it_ends_with_one_line(forked) -> None:
 
 
 def test_the_record_and_the_table_hold_every_norm_and_step(tmp_path: Path) -> None:
-    sizes = gpu.Sizes(norm_batch=1, steps=TINY, rounds=1, warm_up=0, compiled=(False,))
+    sizes = gpu.Sizes(1, TINY, norm_rounds=1, rounds=1, warm_up=0, compiled=(False,))
     tests = {"code": 1, "summary": "1 failed, 2 passed in 3.00s", "failures": ["FAILED a::b"]}
     gpu.measure(torch.device("cpu"), sizes, tmp_path, lambda: tests)
     record = json.loads((tmp_path / "gpu.json").read_text())

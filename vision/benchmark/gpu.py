@@ -39,6 +39,7 @@ class Sizes:
 
     norm_batch: int = 64  # of 197 tokens: 12,608 rows
     steps: tuple[StepSettings, ...] = STEPS
+    norm_rounds: int = 5
     rounds: int = 20
     warm_up: int = 3
     compiled: tuple[bool, ...] = (False, True)
@@ -81,7 +82,7 @@ def measure(
     start = time.monotonic()
     record: dict[str, Any] = {"environment": environment_record(), "tests": tests()}
     print(f"tests   {record['tests']['summary']}", flush=True)
-    norms = list(_norms(device, sizes.norm_batch))
+    norms = list(_norms(device, sizes))
     record["norms"] = [asdict(result) for result in norms]
     print(f"norms   {len(norms)} measured", flush=True)
     steps = []
@@ -112,9 +113,10 @@ def run_tests(limit: float = _TESTS_LIMIT) -> dict[str, Any]:
     return {"code": done.returncode, "summary": summary, "failures": failures}
 
 
-def _norms(device: torch.device, batch: int) -> Iterator[NormResult]:
+def _norms(device: torch.device, sizes: Sizes) -> Iterator[NormResult]:
     found = implementations(device, compiled=False)
-    yield from benchmark_norms(found, batch, torch.bfloat16, device, rounds=5)
+    batch, rounds = sizes.norm_batch, sizes.norm_rounds
+    yield from benchmark_norms(found, batch, torch.bfloat16, device, rounds)
 
 
 def _steps(device: torch.device, sizes: Sizes, deadline: float) -> Iterator[StepResult]:
