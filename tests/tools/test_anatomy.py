@@ -96,7 +96,8 @@ def test_without_noise_seednorm_starts_as_rmsnorm(forked, tmp_path: Path) -> Non
 def test_all_norms_are_drawn_and_the_seed_decides(forked, tmp_path: Path) -> None:
     def run(seed: int, name: str) -> tuple[str, bytes]:
         target = tmp_path / name
-        output = forked("tools/anatomy.py", "--seed", seed, "--output", target).stdout
+        given = ["--width", 96, "--seed", seed, "--output", target]
+        output = forked("tools/anatomy.py", *given).stdout
         return output.replace(name, ""), target.read_bytes()
 
     first = run(1, "a.png")
