@@ -146,8 +146,12 @@ def test_digits_are_described_in_one_line(digits) -> None:
     assert data.describe() == (
         "digits (scikit-learn): 1257 train / 180 validation / 360 test images of 8x8x1, 10 classes"
     )
-    digits.split_seed = 7
-    assert module(digits).describe().endswith(" 10 classes, split by seed 7")
+    digits.split_seed, digits.img_size = 7, 32
+    assert (
+        module(digits)
+        .describe()
+        .endswith(" images of 8x8x1, resized to 32x32, 10 classes, split by seed 7")
+    )
     assert data.sizes == {"train": 1257, "validation": 180, "test": 360}
     assert data.num_classes == 10
     assert data.class_names == [str(i) for i in range(10)]
@@ -163,7 +167,8 @@ def test_the_test_split_defaults_to_the_validation_split(make_config) -> None:
 def test_folders_are_described_with_their_root(folder: Path, make_config) -> None:
     data = module(make_config(name="folder", root=str(folder)), 4)
     assert data.describe() == (
-        f"folder ({folder}): 10 train / 5 validation images of various sizes, 3 classes"
+        f"folder ({folder}): 10 train / 5 validation images of various sizes, resized to 8x8, "
+        "3 classes"
     )
 
 

@@ -138,10 +138,11 @@ class ImageDataModule(pl.LightningDataModule):
         package = IN_PACKAGES.get(config.name)
         where = package[1].partition(",")[0] if package else config.root
         counts = " / ".join(f"{count} {split}" for split, count in self.sizes.items())
-        size = self._reader(config.train_split).image_size
+        size, made = self._reader(config.train_split).image_size, config.img_size
         shape = f"{size[0]}x{size[1]}x{config.in_chans}" if size else "various sizes"
-        title = f"{config.name} ({where})" if where else config.name
+        shape += "" if size == (made, made) else f", resized to {made}x{made}"
         chosen = "" if config.split_seed is None else f", split by seed {config.split_seed}"
+        title = f"{config.name} ({where})" if where else config.name
         return f"{title}: {counts} images of {shape}, {self.num_classes} classes{chosen}"
 
     def train_dataloader(self) -> ResumableLoader:
