@@ -2,6 +2,7 @@
 a run, comparing two, and what each norm needs."""
 
 import csv
+import gc
 import json
 import os
 import shutil
@@ -56,6 +57,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported and collected out of the garbage collections to come, of which
+    torch.compile asks for several in each test."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

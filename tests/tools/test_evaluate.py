@@ -197,17 +197,16 @@ def test_without_a_test_split_what_is_evaluated_is_called_validation(
 
 
 def test_an_upload_needs_an_export_and_a_token_and_is_refused_before_anything(
-    trained: Path, tmp_path: Path, environment: dict[str, str]
+    forked, trained: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    def said(*arguments: object) -> str:
-        command = [sys.executable, "tools/evaluate.py", trained, *arguments]
-        alone = environment | {"HF_TOKEN": "", "HF_HOME": str(tmp_path / "hub")}
-        done = subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True)
-        assert done.returncode == 2 and done.stdout == ""
-        return done.stderr.splitlines()[-1]
-
-    assert said("--push-to-hub", "me/vit").endswith("give --export DIR too")
-    line = said("--export", tmp_path / "out", "--push-to-hub", "me/vit")
+    asked = [trained, "--push-to-hub", "me/vit"]
+    said = forked("tools/evaluate.py", *asked, code=2)
+    assert said.stdout == "" and said.stderr.splitlines()[-1].endswith("give --export DIR too")
+    command = [sys.executable, "tools/evaluate.py", *asked, "--export", tmp_path / "out"]
+    alone = environment | {"HF_TOKEN": "", "HF_HOME": str(tmp_path / "hub")}
+    done = subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    line = done.stderr.splitlines()[-1]
     assert line.startswith("error: --push-to-hub me/vit: Token is required")
     assert line.endswith("a token that may write (hf auth login, or HF_TOKEN)")
     assert not (tmp_path / "out").exists()
