@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from vision.commands.arguments import tool_parser
 from vision.errors import run_tool
-from vision.notices import sign_of_life
+from vision.notices import loading
 
 
 def main() -> None:
@@ -46,14 +46,13 @@ def main() -> None:
             f"--output {arguments.output}: expected a name that ends in .png, .pdf or .svg"
         )
 
-    sign_of_life("torch and timm")
-    if arguments.coefficients:
+    with loading("torch and timm"):
         from vision.evaluation.anatomy.coefficients import report_coefficients
+        from vision.evaluation.anatomy.report import report_anatomy
 
+    if arguments.coefficients:
         report_coefficients(arguments.run, arguments.images or 8, arguments.output)
         return
-    from vision.evaluation.anatomy.report import report_anatomy
-
     report_anatomy(**{k: v for k, v in vars(arguments).items() if k != "coefficients"})
 
 

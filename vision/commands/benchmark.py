@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from vision.errors import ConfigError, run_tool
 from vision.files import check_writable
-from vision.notices import sign_of_life
+from vision.notices import loading
 
 SUBJECTS = {
     "norms": "each norm in each of its implementations, against nn.LayerNorm",
@@ -37,8 +37,8 @@ def main() -> None:
     for name, text in SUBJECTS.items():
         subject = subjects.add_parser(name, help=text, formatter_class=layout)
         if name in sys.argv[1:2]:  # only its libraries are imported
-            sign_of_life("torch and timm")
-            module = importlib.import_module(f"vision.benchmark.{name}")
+            with loading("torch and timm"):
+                module = importlib.import_module(f"vision.benchmark.{name}")
             subject.description = module.__doc__
             subject.set_defaults(run=module.run)
             module.add_arguments(subject)

@@ -19,7 +19,7 @@ from vision.commands.arguments import tool_parser
 from vision.compare.grid import load_compare
 from vision.config.load import split_arguments
 from vision.errors import run_tool
-from vision.notices import sign_of_life
+from vision.notices import loading
 
 
 def main() -> None:
@@ -51,8 +51,8 @@ def main() -> None:
     _, overrides = split_arguments(arguments.overrides)
     config = load_compare(arguments.config, overrides)
 
-    sign_of_life("torch, timm and Lightning")
-    from vision.compare.run_comparison import run_comparison
+    with loading("torch, timm and Lightning"):
+        from vision.compare.run_comparison import run_comparison
 
     run_comparison(
         config,

@@ -16,7 +16,7 @@ from vision.commands.arguments import tool_parser
 from vision.config import load_config
 from vision.config.load import split_arguments
 from vision.errors import ConfigError, run_tool
-from vision.notices import sign_of_life
+from vision.notices import loading
 from vision.text import show
 
 
@@ -35,8 +35,8 @@ def main() -> None:
     if min(arguments.shard_size, arguments.batch_size) < 1:
         raise ConfigError("--shard-size and --batch-size: expected 1 or more")
 
-    sign_of_life("torch and diffusers")
-    from vision.diffusion.encode_latents import encode_latents
+    with loading("torch and diffusers"):
+        from vision.diffusion.encode_latents import encode_latents
 
     output = Path(arguments.output)
     sizes = (arguments.shard_size, arguments.batch_size)

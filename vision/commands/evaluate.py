@@ -15,7 +15,7 @@ from typing import NoReturn
 from vision.commands.arguments import tool_parser
 from vision.config.load import split_arguments
 from vision.errors import run_tool
-from vision.notices import sign_of_life
+from vision.notices import loading
 
 
 def main() -> None:
@@ -37,8 +37,8 @@ def main() -> None:
         parser.error("--push-to-hub uploads an export: give --export DIR too")
     files, overrides = split_arguments(arguments.data)
 
-    sign_of_life("torch and timm")
-    from vision.evaluation.evaluate import report_evaluation
+    with loading("torch and timm"):
+        from vision.evaluation.evaluate import report_evaluation
 
     report_evaluation(
         files=files,

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, get_args
 from vision.commands.arguments import tool_parser
 from vision.config.schema import EvaluationConfig, Sampler
 from vision.errors import run_tool
-from vision.notices import sign_of_life
+from vision.notices import loading
 from vision.registry import METRICS
 
 
@@ -54,8 +54,8 @@ def main() -> None:
     add("--json", metavar="FILE", help="write the metrics and all settings they depend on")
     arguments = parser.parse_intermixed_args()
 
-    sign_of_life("torch and timm")
-    from vision.evaluation.generative.comparison_report import report_comparison
+    with loading("torch and timm"):
+        from vision.evaluation.generative.comparison_report import report_comparison
 
     report_comparison(vars(arguments))
 

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from vision.commands.arguments import add_config, tool_parser
 from vision.errors import run_tool
-from vision.notices import sign_of_life
+from vision.notices import loading
 from vision.training.check import load_checked
 
 
@@ -29,8 +29,8 @@ def main() -> None:
         parser.error(f"--output {arguments.output}: expected a .png, .pdf or .svg file")
     loaded = load_checked([arguments.config, *arguments.more])
 
-    sign_of_life("torch and timm")
-    from vision.training.preview import write_preview
+    with loading("torch and timm"):
+        from vision.training.preview import write_preview
 
     with loaded.located():
         write_preview(loaded.config, arguments.number, arguments.output)

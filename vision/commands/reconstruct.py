@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from vision.commands.arguments import tool_parser
 from vision.errors import run_tool
-from vision.notices import sign_of_life
+from vision.notices import loading
 
 
 def main() -> None:
@@ -37,8 +37,8 @@ def main() -> None:
     if arguments.mask_ratio is not None and not 0 < arguments.mask_ratio < 1:
         parser.error(f"--mask-ratio {arguments.mask_ratio}: expected a number between 0 and 1")
 
-    sign_of_life("torch and timm")
-    from vision.evaluation.reconstructions import write_reconstructions
+    with loading("torch and timm"):
+        from vision.evaluation.reconstructions import write_reconstructions
 
     write_reconstructions(**vars(arguments))
 

@@ -11,7 +11,7 @@ from typing import NoReturn
 from vision.commands.arguments import tool_parser
 from vision.errors import ConfigError, run_tool
 from vision.files import check_writable
-from vision.notices import sign_of_life
+from vision.notices import loading
 from vision.text import show
 
 
@@ -22,9 +22,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: the same directory")
     arguments = parser.parse_args()
 
-    sign_of_life("torch and matplotlib")
-    from vision.compare.report.collect import read_comparison
-    from vision.compare.report.page import ENDINGS, write_report
+    with loading("torch and matplotlib"):
+        from vision.compare.report.collect import read_comparison
+        from vision.compare.report.page import ENDINGS, write_report
 
     try:
         comparison = read_comparison(arguments.directory)

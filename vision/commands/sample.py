@@ -14,7 +14,7 @@ from typing import NoReturn, get_args
 from vision.commands.arguments import tool_parser
 from vision.config.schema import Sampler
 from vision.errors import run_tool
-from vision.notices import sign_of_life
+from vision.notices import loading
 
 
 def main() -> None:
@@ -42,9 +42,9 @@ def main() -> None:
     options = vars(parser.parse_args())
     classifier = options.pop("classifier")
 
-    sign_of_life("torch and diffusers")
-    from vision.diffusion.sample import sample_command
-    from vision.evaluation.classifier import report_recognized
+    with loading("torch and diffusers"):
+        from vision.diffusion.sample import sample_command
+        from vision.evaluation.classifier import report_recognized
 
     settings = sample_command(**options)
     if settings is not None and classifier is not None:

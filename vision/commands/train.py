@@ -16,7 +16,7 @@ from typing import NoReturn
 from vision.commands.arguments import add_config, tool_parser
 from vision.config.load import to_yaml
 from vision.errors import run_tool
-from vision.notices import metric_text, notice, sign_of_life
+from vision.notices import loading, metric_text, notice
 from vision.text import show
 from vision.training.check import load_checked
 from vision.training.run_directory import check_run
@@ -41,15 +41,15 @@ def main() -> None:
             notice("it holds characters that cannot be printed; they are shown as escapes")
         return
     if arguments.plan:
-        sign_of_life("torch and timm")
-        from vision.training.plan.tables import plan_run
+        with loading("torch and timm"):
+            from vision.training.plan.tables import plan_run
 
         show(*plan_run(loaded, arguments.images).split("\n"))
         return
     with loaded.located():
         check_run(loaded.config, arguments.resume)
-        sign_of_life("torch, timm and Lightning")
-        from vision.training.train import train
+        with loading("torch, timm and Lightning"):
+            from vision.training.train import train
 
         summary = train(loaded.config, arguments.resume)
     stage = "test/"

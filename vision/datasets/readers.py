@@ -13,18 +13,15 @@ from timm.data import create_dataset
 from timm.utils.misc import natural_key
 
 from vision.config.schema import DataConfig
-from vision.datasets.digits import DigitsReader
+from vision.datasets.check import IN_PACKAGES
 from vision.datasets.hugging_face import HuggingFaceReader
 from vision.datasets.hugging_face_stream import HuggingFaceStream
 from vision.datasets.image_files import ENDINGS, ending_of, is_hidden, list_images, load
 from vision.datasets.latents import LatentReader
-from vision.datasets.mnist5k import MNIST5kReader
 from vision.datasets.reader import Reader
 from vision.datasets.splits import canonical, find_folder, find_shards
 from vision.datasets.webdataset import WebDatasetReader
 from vision.notices import notice
-
-_SPLIT_HERE = {"digits": DigitsReader, "mnist5k": MNIST5kReader}
 
 
 def open_reader(config: DataConfig, split: str) -> Reader:
@@ -33,8 +30,8 @@ def open_reader(config: DataConfig, split: str) -> Reader:
     Raises ValueError or FileNotFoundError with key, value, what was expected and a fix.
     """
     kind, _, name = config.name.partition("/")
-    if kind in _SPLIT_HERE:
-        return _SPLIT_HERE[kind](split, config.split_seed or 0)
+    if kind in IN_PACKAGES:
+        return _open_from_package(kind, split, config.split_seed or 0)
     if kind == "folder" or name == "image_folder":
         return FolderReader(find_folder(config, split), as_torchvision=kind == "torch")
     if kind == "wds":
@@ -46,6 +43,14 @@ def open_reader(config: DataConfig, split: str) -> Reader:
     if kind == "hfids":
         return HuggingFaceStream(config, name, split)
     return TorchvisionReader(config, name, split)
+
+
+def _open_from_package(name: str, split: str, split_seed: int) -> Reader:
+    # here, as scikit-learn, which splits them, takes long to import
+    from vision.datasets.digits import DigitsReader
+    from vision.datasets.mnist5k import MNIST5kReader
+
+    return {"digits": DigitsReader, "mnist5k": MNIST5kReader}[name](split, split_seed)
 
 
 class FolderReader(Reader):
