@@ -85,3 +85,28 @@ def test_no_damage_is_taken_for_weights(trained: Path, number, tmp_path: Path, c
         shutil.rmtree(run)
     print(f"{passed} damaged checkpoints were named and passed over, {harmless} read as before")
     assert passed > harmless
+
+
+@pytest.mark.slow
+@pytest.mark.campaign
+def test_commands_name_the_damage_and_end(trained: Path, forked, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / trained.name))
+    (run / "summary.json").unlink()
+    again = ["tools/train.py", run / "config.yaml", f"output_dir={tmp_path}", "--resume"]
+    chosen = random.Random(1)
+    kinds = list(DAMAGES)
+    for pair in zip(kinds[:3], kinds[3:], strict=True):  # two kinds in each run
+        files = [run / "last.ckpt", run / "previous.ckpt"]
+        for file, damage in zip(files, pair, strict=True):
+            shutil.rmtree(file) if file.is_dir() else file.unlink()
+            shutil.copy(trained / file.name, file)
+            damage(file, chosen)
+        before = {file: file.stat().st_mtime_ns for file in run.glob("*.csv")}
+        said = forked(*again, code=2)
+        (line,) = said.stderr.splitlines()
+        assert line.startswith(f"error: {run / 'config.yaml'}") and str(files[1]) in line
+        assert f"resume  skips {files[0]}: " in said.stdout
+        for file, damage in zip(files, pair, strict=True):
+            (line,) = forked("tools/evaluate.py", file, code=2).stderr.splitlines()
+            assert line.startswith(f"error: {file}"), damage.__name__
+        assert before == {file: file.stat().st_mtime_ns for file in run.glob("*.csv")}

@@ -81,9 +81,10 @@ def test_so_does_one_that_draws_pictures(
     arguments = [*PICTURES[kind], *short_run[1:]]
     forked("tools/train.py", *arguments, f"output_dir={tmp_path / 'whole'}")
     again = ["tools/train.py", *arguments, f"output_dir={disk}"]
-    said = forked("tests/read_only.py", disk, "step_", 1, *again, code=1)
+    name = {"samples": "step_", "reconstructions": "0002.png"}[kind]
+    said = forked("tests/read_only.py", disk, name, 1, *again, code=1)
     (line,) = [line for line in said.stderr.splitlines() if line.startswith("error: ")]
-    assert REASON in line and f"/{kind}/step_" in line
+    assert REASON in line and f"/{kind}/{name}" in line
     subprocess.run(["umount", str(disk)], check=True)
     forked(*again)
     assert_same_training(tmp_path / "whole" / "run", disk / "run")

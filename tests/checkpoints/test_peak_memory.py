@@ -45,7 +45,7 @@ def lying_images(home: Path) -> list[object]:
 
 
 def packed_array(home: Path) -> list[object]:
-    """1.2 GiB of zeros in 5 MB."""
+    """1.2 GiB of zeros, packed."""
     shape = (150, 2**20)
     np.savez(home / "a.npz", mu=np.zeros(2), sigma=np.eye(2))
     archive = zipfile.ZipFile(home / "a.npz", "a", zipfile.ZIP_DEFLATED, compresslevel=1)

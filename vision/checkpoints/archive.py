@@ -8,6 +8,7 @@ import pickle
 import shutil
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,8 @@ def save_whole(content: dict[str, Any], file: Path, previous: Path | None = None
         check_whole(temporary)
         put_in_place(temporary, file, previous)
     except (OSError, RuntimeError, ValueError) as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what is wrong is known already
+            temporary.unlink(missing_ok=True)
         raise unwritable(file, refusal_behind(error)) from error
 
 
@@ -120,8 +122,9 @@ def refusal_behind(error: BaseException) -> BaseException:
 
 def unwritable(path: Path, reason: object) -> UnwritableError:
     """The error for a checkpoint that could not be written."""
+    said = getattr(reason, "strerror", None) or first_line(reason)  # without a temporary name
     return UnwritableError(
-        f"{path}: could not be written ({first_line(reason)}); the checkpoint before it "
+        f"{path}: could not be written ({said}); the checkpoint before it "
         "is intact. Free space or choose another output_dir, then continue with --resume"
     )
 

@@ -18,16 +18,30 @@ def refused_files(trainer: pl.Trainer) -> Iterator[None]:
     """Inside, where the system refuses a file, UnwritableError says where to go on."""
     try:
         yield
-    except UnwritableError:
-        raise
     except OSError as error:
-        problem = disk_problem(error)
+        first = _first_refusal(error)
+        if isinstance(first, UnwritableError):
+            raise first from None
+        problem = disk_problem(first)
         if problem is None:
             raise
         raise UnwritableError(
             f"{problem}; stopped at step {trainer.global_step}, the last checkpoint is intact: "
             "once this is mended, continue with --resume"
         ) from error
+
+
+def _first_refusal(error: OSError) -> OSError:
+    """The error that came first, where Lightning was refused more files as it ended the run."""
+    first: OSError = error
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, UnwritableError):
+            return found
+        if isinstance(found, OSError) and disk_problem(found) is not None:
+            first = found
+        found = found.__context__
+    return first
 
 
 def end_as_one_of_several(trainer: pl.Trainer) -> None:
