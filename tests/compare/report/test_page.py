@@ -182,6 +182,14 @@ def test_the_first_screen_has_the_answer_and_the_forest_of_each_task(page: str) 
     assert "classify (test/top1, 5 seeds): seednorm_16 is better than layernorm" in first
     assert "rmsnorm and groupnorm are equivalent to layernorm within ±2.5" in first
     assert re.search(r"undecided: rmsnorm \(5 seeds show differences from [\d.]+\)", first)
+    answers = re.findall(r"<strong>(.*?)</strong>", first)
+    assert [answer.split(",")[0] for answer in answers] == ["classify (test/top1", "dit (val/fd"]
+    assert "<li>classify (evaluate/calibration_error, 5 seeds)" in first
+    assert re.findall(r"<caption>(\w+: each norm .*?)</caption>", page) == [
+        "classify: each norm against layernorm by test/top1",
+        "classify: each norm against layernorm by evaluate/calibration_error",
+        "dit: each norm against layernorm by val/fd",
+    ]
     alts = [image["alt"] for image in Tags(first).of("img")]
     assert len(alts) == 2
     assert all(re.search(r"dyt [+-][\d.]+ \[.*\] worse", alt or "") for alt in alts)

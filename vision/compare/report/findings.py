@@ -34,7 +34,8 @@ def finding(comparison: Comparison, task: str, rows: Sequence[Row], result: Task
         )
     undecided = [row for row in rows if row.verdict == "undecided"]
     if undecided and baseline not in result.diverged:
-        parts.append(f"undecided: {_list([_undecided(row, seeds, plural) for row in undecided])}")
+        names = [row.variant for row in undecided]
+        parts.append(f"undecided: {_list(names)}{_smallest(undecided, f'{seeds} {plural}')}")
     diverging = [row for row in rows if row.diverges and row.variant != baseline]
     if diverging:
         parts.append(_list([f"{row.variant} {row.verdict}" for row in diverging]))
@@ -100,10 +101,14 @@ def _cost_note(comparison: Comparison, task: str, rows: Sequence[Row]) -> str:
     )
 
 
-def _undecided(row: Row, seeds: int, plural: str) -> str:
-    if row.effect is None or row.effect.smallest is None:
-        return row.variant
-    return f"{row.variant} ({seeds} {plural} show differences from {row.effect.smallest:.2g})"
+def _smallest(rows: Sequence[Row], seeds: str) -> str:
+    """The smallest difference to the baseline that so many seeds show, where least and most."""
+    known = {r.variant: r.effect.smallest for r in rows if r.effect and r.effect.smallest}
+    if not known:
+        return ""
+    most = max(known, key=lambda label: known[label])
+    text = f"{seeds} show differences from {min(known.values()):.2g}"
+    return f" ({text}{f', for {most} from {known[most]:.2g}' if len(known) > 1 else ''})"
 
 
 def _list(names: Sequence[str]) -> str:

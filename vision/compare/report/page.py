@@ -46,11 +46,12 @@ class Section:
     """One task on the page; pictures are (title, address)."""
 
     task: str
-    finding: str
+    finding: str  # by the task's metric
+    further: list[str]  # by those of the evaluations
     forest: tuple[str, str] | None
     notes: list[str]
     titles: list[str]
-    rows: list[tuple[Row, list[str]]]
+    tables: list[tuple[str, list[tuple[Row, list[str]]]]]  # rows by metric, the task's first
     searches: SearchTable | None
     charts: list[tuple[str, str]]
     sheets: list[Sheet]
@@ -113,13 +114,15 @@ def _section(
         charts.append((f"{name}: mean and range over seeds", curve))
     corrupted = pictures.corruptions_by_type(comparison, task)
     charts.append(("under corruptions, type by type: mean over seeds", corrupted))
+    answer, *further = (finding(comparison, task, *pair) for pair in zip(by, results, strict=True))
     return Section(
         task,
-        " ".join(finding(comparison, task, *pair) for pair in zip(by, results, strict=True)),
+        answer,
+        further,
         _forest(comparison, task, by[0]),
         notes(comparison, task, rows, results),
         titles(rows)[1:],
-        [(row, row_texts(row, rows)[1:]) for row in rows],
+        [(some[0].metric, [(row, row_texts(row, rows)[1:]) for row in some]) for some in by],
         search_table(comparison, task),
         [(title, picture) for title, picture in charts if picture is not None],
         sheets(comparison, task),
