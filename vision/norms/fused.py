@@ -16,6 +16,7 @@ class FusedNorm(Norm):
 
     Attributes:
         kernel: The kernel; None in a class that changes the formula of its parent and has none.
+        eps: Added to the mean square; 0 in a norm without one.
         backend: "triton" (GPU) or "compiled" (CPU) for the kernel, "eager" for the plain formula,
             "auto" to choose by device and dtype. The environment variable VISION_NORM_BACKEND
             overrides it.
@@ -31,6 +32,7 @@ class FusedNorm(Norm):
     """
 
     kernel: ClassVar[Kernel | None] = None
+    eps: float = 0.0
 
     def __init__(self, dim: int, *, affine: bool, channels_first: bool, backend: str) -> None:
         super().__init__(dim, affine=affine, channels_first=channels_first)
@@ -71,8 +73,7 @@ class FusedNorm(Norm):
         """The norm of channels-last `x`, any dtype, by a kernel's name, and what follows it."""
         assert self.kernel is not None
         parameters = [getattr(self, name) for name in self.kernel.parameters]
-        eps = getattr(self, "eps", 0.0)
-        return self.kernel(x, *parameters, eps=eps, backend=backend, modulation=modulation)
+        return self.kernel(x, *parameters, eps=self.eps, backend=backend, modulation=modulation)
 
     def extra_repr(self) -> str:
         text = super().extra_repr()

@@ -116,12 +116,11 @@ def function(source: Path, name: str, dtype: torch.dtype | None = None) -> Any:
     return found
 
 
-@cache
-def addresses(source: Path, dtype: torch.dtype) -> tuple[int, int]:
-    """Where the kernel's "forward" and "backward" for x of a dtype are, for `direct_call`."""
+def direct_kernel(title: str, source: Path, dtype: torch.dtype, kept: int) -> int:
+    """What names the kernel for x of a dtype in `direct_call`; `kept` arrays per row are kept."""
     found = [function(source, name, dtype) for name in ("forward", "backward")]
-    first, second = (ctypes.cast(f, _POINTER).value or 0 for f in found)
-    return first, second
+    addresses = [ctypes.cast(f, _POINTER).value or 0 for f in found]
+    return int(torch.ops.vision.fused_kernel(title, *addresses, kept))
 
 
 @cache

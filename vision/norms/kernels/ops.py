@@ -57,6 +57,7 @@ class Kernel:
         self.kept_count = {"": 0, "rms": 1, "heads": 2}[kept]
         self.source = source or _CPU_SOURCES / f"{self.name}.cpp"
         self.triton = triton
+        self._direct: dict[torch.dtype, int] = {}  # by `cpu.direct_kernel`
         KERNELS[self.name] = self
         self.forward, self.backward = self._register()
 
@@ -97,15 +98,16 @@ class Kernel:
             and not _is_traced(x)
             and (direct := cpu.direct_call()) is not None
         ):
-            addresses = cpu.addresses(self.source, x.dtype)
-            given = self._fill(x, parameters)
-            inside = modulation if modulation and modulation[0].dtype is x.dtype else None
-            more = (cpu.keep_mask_address() if drawn else 0, *(inside or (None, None)))
-            settings = (mask, num_heads, eps, keep)
-            y = direct(self.title, *addresses, self.kept_count, x, given, *settings, *more)
+            if (kernel := self._direct.get(x.dtype)) is None:
+                kernel = cpu.direct_kernel(self.title, self.source, x.dtype, self.kept_count)
+                self._direct[x.dtype] = kernel
+            inside = modulation if modulation and modulation[0].dtype is x.dtype else ()
+            draw = cpu.keep_mask_address() if drawn else 0
+            more = (mask, draw, *inside) if draw or inside or mask is not None else ()
+            y = direct(kernel, x, self._fill(x, parameters), num_heads, eps, keep, *more)
         else:
             mask = draw_mask(x, num_heads, keep) if drawn else mask
-            inside, out = None, self.forward(x, *parameters, mask, num_heads, eps, keep, backend)
+            inside, out = (), self.forward(x, *parameters, mask, num_heads, eps, keep, backend)
             y = out[0] if self.kept_count else out
         if modulation is None or inside:
             return y

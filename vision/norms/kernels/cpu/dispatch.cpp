@@ -37,8 +37,20 @@ struct Matrix {
   void* data() const { return tensor.data_ptr(); }
 };
 
+// A norm's functions for one dtype of x (norm.h). Each is made once and never deleted.
+struct Kernel {
+  std::string title;
+  int64_t forward, backward;  // addresses
+  int64_t kept;               // arrays kept per row
+};
+
 at::ScalarType wide(const Tensor& x) {
   return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+// x as the kernels read it. Even a conversion that has nothing to do goes through torch's dispatcher.
+Tensor ready(const Tensor& given, at::ScalarType dtype) {
+  return given.scalar_type() == dtype ? given.contiguous() : given.to(dtype).contiguous();
 }
 
 void* address(const Tensor& x) { return x.defined() ? x.data_ptr() : nullptr; }
@@ -58,24 +70,24 @@ template <typename... First>
 void call(int64_t function, const Tensor& x, const Parameters& given, const Tensor& rstd,
           const Tensor& heads, const Tensor& mask, const Settings& settings,
           const Modulation& modulation, First... first) {
-  std::array<Tensor, kParameters> ready;
+  Parameters parameters;
   for (int k = 0; k < kParameters; ++k)
-    if (given[k].defined()) ready[k] = given[k].to(wide(x)).contiguous();
+    if (given[k].defined()) parameters[k] = ready(given[k], wide(x));
   using Function = void(First..., const void*, const void*, const void*, const void*, void*, void*,
                         const void*, double, double, int64_t, int64_t, int64_t, const void*,
                         const void*, void*, void*, int64_t, int);
   const int64_t dim = x.size(-1), rows = x.numel() / dim;
   Tensor scale, shift;
   if (modulation.scale.defined()) {
-    scale = modulation.scale.to(wide(x)).contiguous();
-    shift = modulation.shift.to(wide(x)).contiguous();
+    scale = ready(modulation.scale, wide(x));
+    shift = ready(modulation.shift, wide(x));
   }
   const int64_t tokens = scale.defined() && scale.numel() > 0 ? rows / (scale.numel() / dim) : 1;
   reinterpret_cast<Function*>(function)(
-      first..., address(ready[0]), address(ready[1]), address(ready[2]), address(ready[3]),
-      address(rstd), address(heads), address(mask), settings.keep, settings.eps, rows, dim,
-      settings.heads, address(scale), address(shift), address(modulation.dscale),
-      address(modulation.dshift), tokens, at::get_num_threads());
+      first..., address(parameters[0]), address(parameters[1]), address(parameters[2]),
+      address(parameters[3]), address(rstd), address(heads), address(mask), settings.keep,
+      settings.eps, rows, dim, settings.heads, address(scale), address(shift),
+      address(modulation.dscale), address(modulation.dshift), tokens, at::get_num_threads());
 }
 
 // Which coefficients dropout keeps, bool [..., heads]: those that ops.py draws for the same generator.
@@ -109,11 +121,11 @@ struct LastDerivative : torch::autograd::Function<LastDerivative> {
 struct FusedNorm : torch::autograd::Function<FusedNorm> {
   using Maybe = std::optional<Tensor>;
 
-  static Tensor forward(AutogradContext* ctx, const std::string& title, int64_t forward_function,
-                        int64_t backward_function, int64_t kept, const Tensor& x, const Maybe& p0,
-                        const Maybe& p1, const Maybe& p2, const Maybe& p3, const Maybe& given,
-                        int64_t num_heads, double eps, double keep, int64_t draw,
-                        const Maybe& scale, const Maybe& shift) {
+  static Tensor forward(AutogradContext* ctx, const Kernel* kernel, const Tensor& x,
+                        const Maybe& p0, const Maybe& p1, const Maybe& p2, const Maybe& p3,
+                        const Maybe& given, int64_t num_heads, double eps, double keep,
+                        int64_t draw, const Maybe& scale, const Maybe& shift) {
+    at::AutoDispatchBelowADInplaceOrView plain;
     const Parameters parameters{p0.value_or(Tensor()), p1.value_or(Tensor()),
                                 p2.value_or(Tensor()), p3.value_or(Tensor())};
     const Tensor mask = draw != 0 ? draw_mask(draw, x, num_heads, keep) : given.value_or(Tensor());
@@ -122,18 +134,17 @@ struct FusedNorm : torch::autograd::Function<FusedNorm> {
     auto shape = x.sizes().vec();
     shape.pop_back();
     Tensor rstd, heads;
-    if (kept > 0) rstd = at::empty(shape, options);
+    if (kernel->kept > 0) rstd = at::empty(shape, options);
     shape.push_back(num_heads);
-    if (kept > 1) heads = at::empty(shape, options);
+    if (kernel->kept > 1) heads = at::empty(shape, options);
     const Tensor y = at::empty_like(x, at::MemoryFormat::Contiguous);
     const Matrix rows(x);
     const Modulation modulation{scale.value_or(Tensor()), shift.value_or(Tensor()), {}, {}};
-    call(forward_function, x, parameters, rstd, heads, mask, settings, modulation, rows.data(),
+    call(kernel->forward, x, parameters, rstd, heads, mask, settings, modulation, rows.data(),
          rows.stride, y.data_ptr());
     ctx->save_for_backward({x, parameters[0], parameters[1], parameters[2], parameters[3], mask, rstd,
                             heads, modulation.scale, modulation.shift});
-    ctx->saved_data["title"] = title;
-    ctx->saved_data["function"] = backward_function;
+    ctx->saved_data["kernel"] = reinterpret_cast<int64_t>(kernel);
     ctx->saved_data["heads"] = num_heads;
     ctx->saved_data["keep"] = keep;
     ctx->saved_data["eps"] = eps;
@@ -141,13 +152,15 @@ struct FusedNorm : torch::autograd::Function<FusedNorm> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
-    constexpr int before = 5, after = 7;  // arguments of forward beside the parameters
+    constexpr int before = 2, after = 7;  // arguments of forward beside the parameters
     variable_list result(before + kParameters + after);
     const Tensor& dy = gradients[0];
     if (!dy.defined()) return result;
     const auto saved = ctx->get_saved_variables();
     const Tensor& x = saved[0];
     const Parameters parameters{saved[1], saved[2], saved[3], saved[4]};
+    const auto* kernel = reinterpret_cast<const Kernel*>(ctx->saved_data["kernel"].toInt());
+    const bool again = at::GradMode::is_enabled();
     Tensor dx, sums;
     Modulation modulation{saved[8], saved[9], {}, {}};
     {
@@ -164,51 +177,55 @@ struct FusedNorm : torch::autograd::Function<FusedNorm> {
         modulation.dshift = at::empty(modulation.scale.sizes(), sums.options());
       }
       const Matrix rows(x), grad(dy);
-      call(ctx->saved_data["function"].toInt(), x, parameters, saved[6], saved[7], saved[5],
+      call(kernel->backward, x, parameters, saved[6], saved[7], saved[5],
            settings, modulation, rows.data(), rows.stride, grad.data(), grad.stride,
            dx.data_ptr(), sums.data_ptr());
     }
-    if (at::GradMode::is_enabled()) {
-      const std::string& title = ctx->saved_data["title"].toStringRef();
+    if (again) {
       variable_list found{dx, sums};
       if (modulation.scale.defined()) found.insert(found.end(), {modulation.dscale, modulation.dshift});
-      found = LastDerivative::apply(dy, x, title, at::TensorList(found));
+      found = LastDerivative::apply(dy, x, kernel->title, at::TensorList(found));
       dx = found[0], sums = found[1];
       if (modulation.scale.defined()) modulation.dscale = found[2], modulation.dshift = found[3];
     }
     result[before - 1] = dx;
+    std::optional<at::AutoDispatchBelowADInplaceOrView> plain;
+    if (!again) plain.emplace();
     int64_t first = 0;
     for (int k = 0; k < kParameters && parameters[k].defined(); ++k) {
       const int64_t size = parameters[k].numel();
-      result[before + k] = sums.narrow(0, first, size).to(parameters[k].scalar_type());
+      result[before + k] = ready(sums.as_strided({size}, {1}, first), parameters[k].scalar_type());
       first += size;
     }
     if (modulation.scale.defined()) {
-      result[before + kParameters + 5] = modulation.dscale.to(modulation.scale.scalar_type());
-      result[before + kParameters + 6] = modulation.dshift.to(modulation.shift.scalar_type());
+      result[before + kParameters + 5] = ready(modulation.dscale, modulation.scale.scalar_type());
+      result[before + kParameters + 6] = ready(modulation.dshift, modulation.shift.scalar_type());
     }
     return result;
   }
 };
 
-Tensor fused_norm(c10::string_view title, int64_t forward, int64_t backward, int64_t kept,
-                  const Tensor& x, const std::vector<Tensor>& parameters,
-                  const std::optional<Tensor>& mask, int64_t num_heads, double eps, double keep,
+int64_t fused_kernel(c10::string_view title, int64_t forward, int64_t backward, int64_t kept) {
+  return reinterpret_cast<int64_t>(new Kernel{std::string(title), forward, backward, kept});
+}
+
+Tensor fused_norm(int64_t kernel, const Tensor& x, const std::vector<Tensor>& parameters,
+                  int64_t num_heads, double eps, double keep, const std::optional<Tensor>& mask,
                   int64_t draw, const std::optional<Tensor>& scale,
                   const std::optional<Tensor>& shift) {
   const auto maybe = [&](size_t k) {
     return k < parameters.size() ? std::optional<Tensor>(parameters[k]) : std::nullopt;
   };
-  return FusedNorm::apply(std::string(title), forward, backward, kept, x, maybe(0), maybe(1),
-                          maybe(2), maybe(3), mask, num_heads, eps, keep, draw, scale, shift);
+  return FusedNorm::apply(reinterpret_cast<const Kernel*>(kernel), x, maybe(0), maybe(1), maybe(2),
+                          maybe(3), mask, num_heads, eps, keep, draw, scale, shift);
 }
 
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(vision, library) {
+  library.def("fused_kernel(str title, int forward, int backward, int kept) -> int", &fused_kernel);
   library.def(
-      "fused_norm(str title, int forward, int backward, int kept, Tensor x, Tensor[] parameters, "
-      "Tensor? mask, int num_heads, float eps, float keep, int draw, Tensor? scale, Tensor? shift) "
-      "-> Tensor",
+      "fused_norm(int kernel, Tensor x, Tensor[] parameters, int num_heads, float eps, float keep, "
+      "Tensor? mask=None, int draw=0, Tensor? scale=None, Tensor? shift=None) -> Tensor",
       &fused_norm);
 }
