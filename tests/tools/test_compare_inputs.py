@@ -55,6 +55,21 @@ def test_unknown_options_and_metrics_are_found_before_the_first_cell(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("grid", "key"), [("digits", "model.init_from"), ("mnist5k_dit", "evaluation.extractor")]
+)
+def test_checkpoints_that_no_cell_makes_are_looked_for_before_the_first_cell(
+    forked, tmp_path: Path, grid: str, key: str
+) -> None:
+    value = tmp_path / "gone" if key == "model.init_from" else f"run:{tmp_path / 'gone'}"
+    error = forked(
+        "tools/compare.py", f"configs/compare/{grid}.yaml", f"output_dir={tmp_path}",
+        f"overrides=[{key}={value}]", code=2,
+    ).stderr  # fmt: skip
+    assert f"{key}: {tmp_path / 'gone'}: no such checkpoint" in error
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_documented_grid_with_a_norm_of_ones_own_can_be_run(forked, tmp_path: Path) -> None:
     def block(page: str, start: str) -> str:
         return start + (ROOT / page).read_text().split(start, 1)[1].split("```", 1)[0]

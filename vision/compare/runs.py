@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 
+from vision.checkpoints.read import find_checkpoint
 from vision.compare.changed import check_unchanged
 from vision.compare.costs import check_costs, keep_costs
 from vision.compare.evaluations import check_evaluations, evaluate_cells, evaluation
@@ -18,9 +19,10 @@ from vision.compare.grid import Cell, compare_directory, make_cells, save_compar
 from vision.compare.milestones import check_milestone, is_milestone
 from vision.compare.processes import Ended, Job, run_jobs
 from vision.compare.progress import Progress
-from vision.compare.schema import CompareConfig, needed
+from vision.compare.schema import CompareConfig, TaskGrid, needed
 from vision.compare.winners import settle, tuning_metric
-from vision.config import Config
+from vision.config import Config, load_config
+from vision.config.load import split_arguments
 from vision.errors import ConfigError, nearest
 from vision.files import write_json
 from vision.training.build import check_build
@@ -65,6 +67,7 @@ def check_cells(config: CompareConfig, cells: Mapping[str, Sequence[Cell]]) -> N
             model = (cell.task, cell.variant, cell.trial and cell.trial.name)
             if model not in built:  # seeds share a model
                 check_build(run)
+                _check_given(config.tasks[cell.task], cell)
                 _check_metrics(config, cell, run)
                 check_evaluations(config.tasks[cell.task].evaluate, run)
                 built.add(model)
@@ -79,6 +82,22 @@ def _check_split(first: int, run: Config) -> None:
             f"data.split_seed = {run.data.split_seed}: other runs of this task split by {first}, "
             "so that images which choose its settings test it; with tune, give all runs one split"
         )
+
+
+def _check_given(grid: TaskGrid, cell: Cell) -> None:
+    """Checkpoints that runs start from or use and the grid does not make have to be there."""
+    arguments = [a for a in cell.arguments if a != str(cell.tuned)]
+    run = load_config(*split_arguments(arguments)).config
+    used = {} if grid.init_from else {"model.init_from": run.model.init_from or ""}
+    kind, _, path = (run.evaluation.extractor or "").partition(":")
+    if kind == "run" and not grid.features_from:
+        used["evaluation.extractor"] = path
+    for key, name in used.items():
+        try:
+            if name:
+                find_checkpoint(name)
+        except FileNotFoundError as error:
+            raise ValueError(f"{key}: {error}") from None
 
 
 def _check_metrics(config: CompareConfig, cell: Cell, run: Config) -> None:
