@@ -70,9 +70,9 @@ def run(forked, home: Path):
 def commands(section: str) -> list[list[str]]:
     """The calls of our tools in a section of the page."""
     text = (ROOT / "docs/imagenet.md").read_text(encoding="utf-8")
-    part = re.search(rf"(?ms)^## {section}\n(.*?)(?=^## )", text)
+    part = re.search(rf"(?ms)^## {section}\n(.*?)(?=^## |\Z)", text)
     assert part is not None
-    code = "\n".join(re.findall(r"(?ms)^```sh\n(.*?)^```", part[1]))
+    code = "\n".join(re.findall(r"(?ms)^```(?:sh|bash)\n(.*?)^```", part[1]))
     return [PAGE["tool_call"](words) for words in PAGE["commands"](code)]
 
 
@@ -83,6 +83,22 @@ def summary(run: Path) -> dict:
 def logits(model: nn.Module) -> torch.Tensor:
     with torch.no_grad():
         return model(torch.ones(1, 3, 224, 224))
+
+
+def test_every_command_of_the_page_is_run() -> None:
+    page = (ROOT / "docs/imagenet.md").read_text(encoding="utf-8")
+    everywhere = {section: commands(section) for section in re.findall(r"(?m)^## (.*)", page)}
+    with_commands = {section: found for section, found in everywhere.items() if found}
+    # the first three whole, by the tests below
+    assert list(with_commands) == [
+        "Classification", "Masked autoencoder", "Generation", "Norms compared"
+    ]  # fmt: skip
+    grids = {Path(words[1]).stem for words in with_commands.pop("Norms compared")}
+    planned = (ROOT / "tests/compare/test_imagenet_grids.py").read_text(encoding="utf-8")
+    assert grids == {
+        f"imagenet_{grid}" for grid in re.findall(r'(?m)^ +\("(\w+)", "\w+", \[', planned)
+    }
+    assert {words[0] for found in with_commands.values() for words in found} == FEW.keys()
 
 
 def test_classification(run, forked, home: Path) -> None:

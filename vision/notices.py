@@ -28,7 +28,7 @@ def metric_text(value: float | None) -> str:
 def loading(libraries: str) -> Iterator[None]:
     """Import `libraries` within: said to a person at a terminal, as it takes seconds.
 
-    The garbage collector waits, and later passes over what was imported: going through millions of
+    The garbage collector waits, and later passes over what was imported: going through
     objects that stay takes a fifth of the time.
     """
     if is_first_process() and sys.stderr.isatty():

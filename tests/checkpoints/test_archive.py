@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vision.checkpoints.archive import check_whole, save_whole
-from vision.checkpoints.read import read_checkpoint
+from vision.checkpoints.read import read_checkpoint, read_record
 from vision.errors import UnwritableError
 
 
@@ -34,6 +34,20 @@ def test_one_changed_byte_of_the_weights_is_found(saved: Path) -> None:
     saved.write_bytes(content)
     with pytest.raises(ValueError, match=r"a\.ckpt: damaged"):
         read_checkpoint(saved)
+
+
+def test_the_record_of_a_run_is_read_without_its_tensors(tmp_path: Path) -> None:
+    file, weight = tmp_path / "a.ckpt", torch.arange(20_000.0)
+    save_whole({"weight": weight, "vision": {"class_names": ["cat", "dog"]}}, file)
+    content = bytearray(file.read_bytes())
+    content[content.find(weight[500:600].numpy().tobytes()) + 7] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="damaged"):  # as all of it is read
+        read_checkpoint(file)
+    assert read_record(file)["class_names"] == ["cat", "dog"]
+    save_whole({"weight": weight}, file)
+    with pytest.raises(ValueError, match="records no configuration"):
+        read_record(file)
 
 
 def test_no_cut_is_ever_loaded(saved: Path) -> None:

@@ -79,7 +79,10 @@ def test_the_interval_is_wilsons() -> None:
 
 
 def test_an_exported_run_gives_identical_logits(forked, trained: Path, tmp_path: Path) -> None:
-    forked("tools/evaluate.py", trained, "--export", tmp_path)
+    said = forked("tools/evaluate.py", trained, "--export", tmp_path).stdout
+    held = "the weights (not the average) of last.ckpt, step 312, epoch 8"
+    assert f"exported {held} in {trained} to" in said
+    assert f"It holds {held}." in (tmp_path / "README.md").read_text()
     assert (tmp_path / "model.safetensors").exists()
     images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     original = load_classifier(trained).model
@@ -90,6 +93,12 @@ def test_an_exported_run_gives_identical_logits(forked, trained: Path, tmp_path:
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["norm"] == {"name": "seednorm", "options": {"num_heads": 4}}
     assert config["pretrained_cfg"]["input_size"] == [1, 8, 8]
+
+
+def test_the_card_of_an_average_says_so(forked, trained: Path, tmp_path: Path) -> None:
+    forked("tools/evaluate.py", trained, "--ema", "--export", tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert "It holds the averaged weights of last.ckpt, step 312, epoch 8." in card
 
 
 def test_an_exported_layernorm_run_is_a_timm_model(forked, small, tmp_path: Path) -> None:

@@ -21,9 +21,13 @@ from vision.errors import UnwritableError, first_line
 _MOST_REPEATED = 2**30  # bytes of a tensor that holds fewer and repeats them
 
 
-def read_file(file: Path) -> dict[str, Any]:
-    """Everything in one file; of a .safetensors file its tensors. Raises ValueError."""
-    check_whole(file)
+def read_file(file: Path, check: bool = True) -> dict[str, Any]:
+    """Everything in one file; of a .safetensors file its tensors. Raises ValueError.
+
+    Without `check`, which reads all bytes, tensors are mapped and read where they are used.
+    """
+    if check:
+        check_whole(file)
     try:
         if file.suffix == ".safetensors":
             return dict(safetensors.torch.load_file(file))

@@ -25,10 +25,12 @@ def export_model(
     folder: Path,
     class_names: list[str],
     run: Path | None = None,
+    weights: str | None = None,
 ) -> None:
     """Write `model.safetensors`, `config.json` and a model card, README.md, into `folder`.
 
-    `run` is the directory in which the metrics of the card are looked for.
+    `run` is the directory in which the metrics of the card are looked for; `weights` says on the
+    card which they are: of which checkpoint, the average or not.
 
     `timm.create_model("local-dir:FOLDER", pretrained=True)` loads a model with LayerNorm. Other
     norms need `load_exported`, which reads the `norm` entry of config.json, and so do other blocks
@@ -56,7 +58,9 @@ def export_model(
     )
     plain = config.norm.name == "layernorm" and blocks is None
     with written(folder / "README.md") as temporary:
-        temporary.write_text(model_card(config, run, _loader(folder, plain)), encoding="utf-8")
+        temporary.write_text(
+            model_card(config, run, _loader(folder, plain), weights), encoding="utf-8"
+        )
 
 
 def _loader(folder: Path, plain: bool) -> str:

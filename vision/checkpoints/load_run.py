@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -32,6 +33,7 @@ class LoadedRun:
     config: Config
     class_names: list[str]
     file: Path
+    weights: str  # which they are, in words
 
 
 def load_run(
@@ -75,4 +77,11 @@ def load_run(
         config.norm.options["affine"] = True  # what was left out meant it when the run was trained
         model = create_dit(config, len(class_names))
     load_strict(model, state, str(file))
-    return LoadedRun(model.eval(), config, class_names, file)
+    weights = _which_weights(file, content, averaged)
+    return LoadedRun(model.eval(), config, class_names, file, weights)
+
+
+def _which_weights(file: Path, content: dict[str, Any], averaged: bool) -> str:
+    """'the averaged weights of last.ckpt, step 312, epoch 8', with epochs counted from 1."""
+    kind = "averaged weights" if averaged else "weights (not the average)"
+    return f"the {kind} of {file.name}, step {content['global_step']}, epoch {content['epoch'] + 1}"

@@ -14,11 +14,12 @@ from vision.text import code, fenced, markdown
 _Z = 1.96  # of a 95 % interval
 
 
-def model_card(config: Config, run: Path | None, loader: str) -> str:
+def model_card(config: Config, run: Path | None, loader: str, weights: str | None) -> str:
     """What the model is, what it was trained on and how, its metrics, and how to load it.
 
-    Metrics are those that `tools/evaluate.py` has written into `run`; top-1 and top-5 with a 95 %
-    Wilson interval over images (https://doi.org/10.1080/01621459.1927.10502953).
+    `weights` says which they are. Metrics are those that `tools/evaluate.py` has written into
+    `run`; top-1 and top-5 with a 95 % Wilson interval over images
+    (https://doi.org/10.1080/01621459.1927.10502953).
     """
     files = [] if run is None else sorted(run.glob("evaluate_*.json"))
     found = [json.loads(file.read_text(encoding="utf-8")) for file in files]
@@ -36,6 +37,7 @@ def model_card(config: Config, run: Path | None, loader: str) -> str:
         f"A {code(config.model.name)} of timm with the normalization layer {code(norm)}, trained "
         f"on `{config.data.name}` at {config.data.img_size} pixels. The licence is that of the "
         "code; that of the training data may restrict the weights.",
+        *([] if weights is None else ["", f"It holds {markdown(weights)}."]),
         "",
         "## Metrics",
         "",

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vision.checkpoints.archive import read_file
-from vision.checkpoints.sharded import is_sharded, read_rest, read_sharded
+from vision.checkpoints.sharded import is_sharded, read_rest, read_sharded, rest_file
 
 # what Lightning cannot continue a run without
 _NEEDED = ("global_step", "epoch", "loops", "callbacks", "optimizer_states", "lr_schedulers")
@@ -36,6 +36,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Nothing in it can run code. Raises ValueError for what is no checkpoint, or is damaged.
     """
     return read_sharded(path) if is_sharded(path) else read_file(path)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What a run's checkpoint records of it (task, config, class_names); reads no tensor.
+
+    Raises ValueError for what is no checkpoint of a run.
+    """
+    content = read_file(rest_file(path) if is_sharded(path) else path, check=False)
+    record = content.get("vision")
+    if not isinstance(record, dict):
+        raise ValueError(f"{path}: records no configuration, expected a run's checkpoint")
+    return record
 
 
 def read_run(path: Path) -> dict[str, Any]:

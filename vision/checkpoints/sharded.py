@@ -69,6 +69,11 @@ def save_sharded(checkpoint: dict[str, Any], folder: Path, previous: Path | None
         raise unwritable(folder, outcome[0])
 
 
+def rest_file(folder: Path) -> Path:
+    """The file that holds all but the sharded tensors."""
+    return folder / _REST
+
+
 def read_rest(folder: Path) -> dict[str, Any]:
     """All but the sharded tensors. Raises ValueError if a file is missing or was changed."""
     rest = read_file(folder / _REST)

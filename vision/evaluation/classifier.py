@@ -81,7 +81,7 @@ def load_timm(name: str, weights: str) -> Classifier:
         interpolation=settings["interpolation"],
         crop_pct=settings["crop_pct"],
     )
-    return Classifier(model.eval(), config, [], file)
+    return Classifier(model.eval(), config, [], file, f"the weights of {file.name}")
 
 
 def with_data(

@@ -160,8 +160,9 @@ def report_evaluation(
                 Path(export),
                 classifier.class_names,
                 classifier.file.parent,
+                classifier.weights,
             )
-            show(f"exported {classifier.file} to {export}")
+            show(f"exported {classifier.weights} in {classifier.file.parent} to {export}")
             if push_to_hub is not None:
                 show(f"uploaded to {push(Path(export), push_to_hub)}")
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vision.checkpoints.read import find_checkpoint, read_checkpoint
+from vision.checkpoints.read import find_checkpoint, read_record
 from vision.compare.report.collect import Comparison, Run
 from vision.compare.report.drawing import embed
 from vision.training.callbacks.samples import MAX_CLASSES
@@ -35,7 +35,7 @@ def sheets(comparison: Comparison, task: str) -> list[Sheet]:
 def _classes(run: Run) -> tuple[str, ...]:
     """The classes that the samples' columns are of; none where the run's checkpoint is gone."""
     try:
-        record = read_checkpoint(find_checkpoint(run.folder))["vision"]
+        record = read_record(find_checkpoint(run.folder))
     except (FileNotFoundError, ValueError, KeyError):
         return ()
     return tuple(record["class_names"][:MAX_CLASSES])
