@@ -84,4 +84,6 @@ def load_run(
 def _which_weights(file: Path, content: dict[str, Any], averaged: bool) -> str:
     """'the averaged weights of last.ckpt, step 312, epoch 8', with epochs counted from 1."""
     kind = "averaged weights" if averaged else "weights (not the average)"
-    return f"the {kind} of {file.name}, step {content['global_step']}, epoch {content['epoch'] + 1}"
+    place = [f"step {content['global_step']}"] if "global_step" in content else []
+    place += [f"epoch {content['epoch'] + 1}"] if "epoch" in content else []
+    return f"the {kind} of {', '.join([file.name, *place])}"
