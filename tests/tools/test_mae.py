@@ -8,6 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.functional import to_tensor
+
+from vision.config import load_config
+from vision.datasets.datamodule import ImageDataModule
+from vision.pictures import enlarge
 
 CONFIG = ("configs/mae_ti.yaml", "configs/norm/seednorm.yaml")
 EPOCHS = 3
@@ -54,6 +59,14 @@ def test_a_run_writes_losses_neighbours_and_pictures(pretrained: Path) -> None:
     assert Image.open(pretrained / "reconstructions" / "0003.png").size == (
         3 * size + 4, 3 * size + 4,
     )  # fmt: skip
+    # the originals, in the first column, are spread over the split
+    split = load_config([pretrained / "config.yaml"]).config.data
+    split.mean, split.std = [0.0], [1.0]
+    data = ImageDataModule(split, seed=0, batch_size_total=3)
+    expected = next(iter(data.ordered_loader("validation", range(0, 180, 60)))).images
+    picture = to_tensor(Image.open(pretrained / "reconstructions" / "0003.png"))
+    drawn = torch.stack([picture[:1, y : y + 96, 4:100] for y in range(4, 3 * size, size)])
+    torch.testing.assert_close(drawn, enlarge(expected, 96), atol=1 / 255, rtol=0)
     events = list((pretrained / "tensorboard").glob("events*"))
     assert any(b"reconstruction" in file.read_bytes() for file in events)
     summary = json.loads((pretrained / "summary.json").read_text())

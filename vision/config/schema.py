@@ -151,7 +151,7 @@ class MaeConfig:
     norm_pix_loss: bool = True  # predict each patch normalized by its own mean and deviation
     # reconstructions/*.png and TensorBoard; null: off
     pictures_every_n_epochs: int | None = setting(10, more_than=0)
-    pictures: int = setting(8, more_than=0)  # images in one, the first of the validation split
+    pictures: int = setting(8, more_than=0)  # images in one, spread over the validation split
     # val/knn_top1 of the frozen encoder; null: off
     knn_every_n_epochs: int | None = setting(10, more_than=0)
     knn_neighbors: int = setting(20, more_than=0)  # training images that vote

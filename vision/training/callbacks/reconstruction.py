@@ -19,8 +19,8 @@ from vision.training.loggers import log_picture
 class Reconstructions(pl.Callback):
     """Writes `EPOCH.png` into `folder`, and to TensorBoard, every n epochs and after the last.
 
-    One row per image (the first of the validation split): original, masked, reconstruction. The
-    masks are the same in every picture.
+    One row per image, spread evenly over the validation split: original, masked, reconstruction.
+    The masks are the same in every picture.
     """
 
     def __init__(self, folder: Path, config: Config, every_n_epochs: int) -> None:
@@ -35,7 +35,10 @@ class Reconstructions(pl.Callback):
         if not due or not trainer.is_global_zero:
             return
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        images = self._first_images(data)
+        count = self.config.mae.pictures
+        # spread, as the first images of a split in folders are all of one class
+        loader = data.sample_loader(self.config.data.val_split, count, count)
+        images = torch.cat([batch.images for batch in loader])
         if len(images) == 0:
             return
 
@@ -48,12 +51,3 @@ class Reconstructions(pl.Callback):
                 return reconstruction_grid(model, inputs, ratio, self.config.data, generator)
 
         log_picture(trainer, "reconstruction", draw, self.folder / f"{epoch:04d}.png")
-
-    def _first_images(self, data: ImageDataModule) -> torch.Tensor:
-        """The first `mae.pictures` images of this rank's part of the validation split."""
-        count, found = self.config.mae.pictures, []
-        for batch in data.val_dataloader():
-            found.append(batch.images)
-            if sum(map(len, found)) >= count:
-                break
-        return torch.cat(found)[:count]
