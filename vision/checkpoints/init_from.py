@@ -20,6 +20,7 @@ from vision.checkpoints.read import check_finite, find_checkpoint, read_checkpoi
 from vision.config.schema import ModelConfig
 from vision.norms import norm_parameters
 from vision.norms.recognize import is_norm
+from vision.text import printable
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class LoadReport:
                 lines.append(f"        {kind} {len(names)}: {shown}")
         if self.fresh_norms:
             lines.append(f"        {self.fresh_norms} norms start fresh: the file has another norm")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
 
 def initialize_from(

@@ -12,9 +12,9 @@ from vision.text import show
 
 
 @rank_zero_only
-def say(line: str) -> None:
-    """Print a line to stdout, in the first process of a run."""
-    show(line)
+def say(*lines: str) -> None:
+    """Print lines to stdout, in the first process of a run."""
+    show(*lines)
 
 
 class _StderrHandler(logging.Handler):
@@ -22,7 +22,7 @@ class _StderrHandler(logging.Handler):
     lines above it. logging.StreamHandler would write into the bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        show(self.format(record), error=True)
+        show(*self.format(record).split("\n"), error=True)
 
 
 def set_up_logging() -> None:

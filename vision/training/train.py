@@ -183,7 +183,7 @@ def create_task(config: Config, data: ImageDataModule, resumed: bool = False) ->
     data.draws = task.draws
     start = config.model.pretrained or config.model.init_from is not None
     if start and not resumed:
-        say(initialize(task, data))
+        say(*initialize(task, data).split("\n"))
         if task.ema is not None:
             task.ema.set(task.model)
     return task
