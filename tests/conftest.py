@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,27 @@ def pytest_collection_finish() -> None:
     torch.compile asks for several in each test."""
     gc.collect()
     gc.freeze()
+
+
+class Tags(HTMLParser):
+    """The tags of a page in their order, each with its attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def of(self, name: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.found if tag == name]
+
+
+@pytest.fixture(scope="session")
+def read_tags() -> Callable[[str], Tags]:
+    """The tags of a page of HTML."""
+    return Tags
 
 
 @pytest.fixture(scope="session")

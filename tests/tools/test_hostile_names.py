@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -150,16 +149,6 @@ def test_fid_names_sets_of_images_as_they_are(fid, run: Run, tmp_path: Path) -> 
         assert shown in re.sub(r"\n *", "", said)
 
 
-class Tags(HTMLParser):
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-
-
 def write_comparison(folder: Path, name: str, norm: str = "dyt", metric: str = "test/top1") -> None:
     """What another person's comparison might hold; classes are those of its last.ckpt."""
     grid = {
@@ -184,14 +173,14 @@ def write_comparison(folder: Path, name: str, norm: str = "dyt", metric: str = "
 @pytest.mark.slow
 @pytest.mark.parametrize("metric", [f"test/{MARKUP}", f"test/{ESCAPES}"])
 def test_a_strangers_comparison_puts_nothing_into_the_page(
-    metric: str, forked, tmp_path: Path
+    metric: str, forked, read_tags, tmp_path: Path
 ) -> None:
     write_comparison(tmp_path / "compared", "compared", metric=metric)
     printed(forked("tools/report.py", tmp_path / "compared"))
     reports = {p.suffix: p.read_text() for p in (tmp_path / "compared").glob("report.*")}
     for text in (reports[".html"], reports[".md"], reports[".tex"]):
         assert not {c for c in text if not c.isprintable() and c != "\n"}
-    tags = Tags(reports[".html"]).found
+    tags = read_tags(reports[".html"]).found
     assert {tag for tag, _ in tags} & {"script", "iframe"} == set()
     assert not [a for _, a in tags if "onerror" in a]
     sources = [attributes["src"] for tag, attributes in tags if tag == "img"]

@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -126,21 +125,6 @@ def page(comparison: Comparison) -> str:
     return (comparison.folder / "report.html").read_text()
 
 
-class Tags(HTMLParser):
-    """Attributes of each tag, and the texts of the table cells."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-
-    def of(self, name: str) -> list[dict[str, str | None]]:
-        return [attributes for tag, attributes in self.found if tag == name]
-
-
 def test_verdicts_are_the_truth_and_a_divergence_is_never_no_difference(
     comparison: Comparison, page: str
 ) -> None:
@@ -177,7 +161,7 @@ def test_verdicts_are_the_truth_and_a_divergence_is_never_no_difference(
     assert re.search(r"\| 22.5 ± 1.3 \(1 never\) \|", table)
 
 
-def test_the_first_screen_has_the_answer_and_the_forest_of_each_task(page: str) -> None:
+def test_the_first_screen_has_the_answer_and_the_forest_of_each_task(read_tags, page: str) -> None:
     first = page[page.index("<body>") : page.index("<h2>")]
     assert "classify (test/top1, 5 seeds): seednorm_16 is better than layernorm" in first
     assert "rmsnorm and groupnorm are equivalent to layernorm within ±2.5" in first
@@ -190,13 +174,15 @@ def test_the_first_screen_has_the_answer_and_the_forest_of_each_task(page: str) 
         "classify: each norm against layernorm by evaluate/calibration_error",
         "dit: each norm against layernorm by val/fd",
     ]
-    alts = [image["alt"] for image in Tags(first).of("img")]
+    alts = [image["alt"] for image in read_tags(first).of("img")]
     assert len(alts) == 2
     assert all(re.search(r"dyt [+-][\d.]+ \[.*\] worse", alt or "") for alt in alts)
 
 
-def test_tables_begin_with_norm_difference_and_verdict_and_can_be_read_aloud(page: str) -> None:
-    tags = Tags(page)
+def test_tables_begin_with_norm_difference_and_verdict_and_can_be_read_aloud(
+    read_tags, page: str
+) -> None:
+    tags = read_tags(page)
     heads = re.findall(r'<th scope="col">(.*?)</th>', page)
     assert heads[:3] == ["norm", "difference [95 %]", "verdict"]
     assert all(head.get("scope") in ("col", "row") for head in tags.of("th"))
@@ -240,9 +226,11 @@ def test_the_error_of_the_test_set_is_in_the_intervals_or_the_page_says_not(
     assert "1 runs have no test_predictions" in task_results(own, "classify")[0].test_set
 
 
-def test_heat_maps_of_all_norms_share_a_picture_and_what_is_zero_has_none(page: str) -> None:
+def test_heat_maps_of_all_norms_share_a_picture_and_what_is_zero_has_none(
+    read_tags, page: str
+) -> None:
     part = page[page.index("<h2>dit</h2>") :]
-    (drawn,) = [i for i in Tags(part).of("img") if "over depth and steps" in (i["alt"] or "")]
+    (drawn,) = [i for i in read_tags(part).of("img") if "over depth and steps" in (i["alt"] or "")]
     assert drawn["alt"] == (
         "dit: input_rms over depth and steps, a panel for each norm that has it"
     )
@@ -251,8 +239,10 @@ def test_heat_maps_of_all_norms_share_a_picture_and_what_is_zero_has_none(page: 
     assert "dynamic_std" not in part
 
 
-def test_images_have_their_classes_above_them_and_in_words(page: str) -> None:
-    sheets = [alt for image in Tags(page).of("img") if ": samples" in (alt := image["alt"] or "")]
+def test_images_have_their_classes_above_them_and_in_words(read_tags, page: str) -> None:
+    sheets = [
+        alt for image in read_tags(page).of("img") if ": samples" in (alt := image["alt"] or "")
+    ]
     assert len(sheets) == len(TRUTH)
     # the checkpoint of the others is gone
     assert sheets[:1] == ["dit: layernorm, seed 0: samples"]
@@ -260,8 +250,8 @@ def test_images_have_their_classes_above_them_and_in_words(page: str) -> None:
     assert '<span title="ant">ant</span><span title="bee">bee</span>' in page
 
 
-def test_searches_and_corruptions_are_drawn_where_cells_have_them(page: str) -> None:
-    alts = [image["alt"] for image in Tags(page).of("img")]
+def test_searches_and_corruptions_are_drawn_where_cells_have_them(read_tags, page: str) -> None:
+    alts = [image["alt"] for image in read_tags(page).of("img")]
     searched = "best trial at each value, on the validation split"
     assert f"classify: {searched}" in alts and f"dit: {searched}" in alts
     corrupted = "under corruptions, type by type: mean over seeds"
