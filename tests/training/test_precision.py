@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torchmetrics import Metric
 
@@ -26,11 +27,34 @@ def test_two_steps_and_a_validation(precision: str, task_name: str, fit: Callabl
     assert {p.dtype for p in task.model.parameters()} == {DTYPES[precision]}
 
 
+@pytest.mark.parametrize("precision", DTYPES)
+def test_gradients_are_clipped_for_a_fused_optimizer(precision: str, fit: Callable) -> None:
+    class Norms(pl.Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+            found.append(norm_of(pl_module))
+
+        def on_before_zero_grad(self, trainer, pl_module, optimizer) -> None:
+            clipped.append(norm_of(pl_module))  # those of the step before
+
+    def norm_of(task: pl.LightningModule) -> float:
+        gradients = [p.grad for p in task.model.parameters() if p.grad is not None]
+        return float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
+
+    found: list[float] = []
+    clipped: list[float] = []
+    overrides = [f"trainer.precision={precision}", "trainer.accelerator=cpu", "optim.clip_grad=0.1"]
+    _, task = fit("classify", *overrides, callbacks=[Norms()])
+    assert all(group["fused"] for group in task.trainer.optimizers[0].param_groups)
+    assert min(found) > 0.1
+    assert max(clipped) == pytest.approx(0.1, rel=0.02)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("task_name", TASKS)
 @pytest.mark.parametrize("precision", [*DTYPES, "16-mixed"])
 def test_the_same_on_a_gpu(precision: str, task_name: str, fit: Callable) -> None:
-    trainer, _ = fit(task_name, f"trainer.precision={precision}", "trainer.accelerator=gpu")
+    clip = "optim.clip_grad=1"
+    trainer, _ = fit(task_name, f"trainer.precision={precision}", "trainer.accelerator=gpu", clip)
     assert trainer.global_step == 2
     assert all(torch.isfinite(value) for value in trainer.callback_metrics.values())
 

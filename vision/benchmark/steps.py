@@ -50,8 +50,7 @@ def training_step(
     torch.manual_seed(0)
     task = create(settings, norm, compiled, norm_options).to(device).train()
     batch = random_batch(settings, task, device)
-    fused = device.type == "cuda"
-    optimizer = create_optimizer(task.model, task.config.optim, settings.batch, fused)
+    optimizer = create_optimizer(task.model, task.config.optim, settings.batch)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)

@@ -49,7 +49,7 @@ class TrainingStep:
     ) -> None:
         self._loss, self._settings = loss, settings
         self.model = model.to(settings.device).train()
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
         shape = (settings.batch, 3, settings.img_size, settings.img_size)
         self._images = torch.randn(shape, device=settings.device)
 

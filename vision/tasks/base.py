@@ -46,12 +46,7 @@ class VisionTask(pl.LightningModule):
     # keys of the configuration that do nothing here
     unused: ClassVar[tuple[str, ...]] = ("evaluation.extractor", "evaluation.reference")
 
-    def __init__(
-        self,
-        config: Config,
-        class_names: list[str],
-        steps_per_epoch: int,
-    ) -> None:
+    def __init__(self, config: Config, class_names: list[str], steps_per_epoch: int) -> None:
         super().__init__()
         self.config = config
         # and which norms were swapped, to be printed
@@ -255,15 +250,18 @@ class VisionTask(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """timm's optimizer, and its schedule, which advances with every update."""
         config = self.config
-        # Lightning clips no gradients that a fused optimizer has to unscale
-        fused = self.device.type == "cuda" and self.trainer.precision != "16-mixed"
-        batch = config.trainer.batch_size_total
-        optimizer = create_optimizer(self.model, config.optim, batch, fused)
+        batch, scales_loss = config.trainer.batch_size_total, self.trainer.precision == "16-mixed"
+        optimizer = create_optimizer(self.model, config.optim, batch, fused=not scales_loss)
         schedule = create_schedule(optimizer, config.optim, self.steps, self.steps_per_epoch)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, gradient_clip_val: Any = None, *_: Any, **__: Any
+    ) -> None:
+        """Clip by norm; Lightning's own refuses fused optimizers in bf16-mixed, as in 16-mixed."""
+        if gradient_clip_val:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """timm's schedules take the number of updates."""

@@ -61,11 +61,12 @@ def peak_lr(config: OptimConfig, batch_size_total: int) -> float:
 
 
 def create_optimizer(
-    model: nn.Module, config: OptimConfig, batch_size_total: int, fused: bool = False
+    model: nn.Module, config: OptimConfig, batch_size_total: int, fused: bool = True
 ) -> torch.optim.Optimizer:
     """timm's optimizer `config.opt`.
 
-    `fused`: one kernel for all parameters, where the optimizer is torch's Adam or AdamW.
+    `fused`: one pass over each parameter, where the optimizer is torch's Adam or AdamW. Not where
+    a GradScaler scales the loss: such an optimizer unscales gradients only after they are clipped.
 
     Raises ValueError for a name that timm does not know, settings that it does not take, or an
     optimizer that cannot be made here or not train in this loop.
