@@ -1,8 +1,9 @@
-"""`trainer.loggers`: the example of docs/training.md without a network, and what is refused."""
+"""`trainer.loggers`: the examples of docs/training.md without a network, and what is refused."""
 
 import importlib.util
 import json
 import re
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,24 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/training.md").read_text(encoding="utf-8")
-(EXAMPLE,) = re.findall(r"'(trainer\.loggers=\[.*\])'", PAGE)
+WANDB, MLFLOW = re.findall(r"'(trainer\.loggers=\[.*\])'", PAGE)
+
+
+@pytest.fixture
+def one_epoch(environment: dict[str, str], small: list[str], tmp_path: Path):
+    """Train an epoch with a logger of the page, in a folder of its own, with more variables."""
+
+    def run(logger: str, **variables: str) -> None:
+        command = [
+            sys.executable, ROOT / "tools/train.py", ROOT / "configs/vit_ti.yaml", *small,
+            "norm.name=layernorm", "trainer.epochs=1", "name=run", logger,
+        ]  # fmt: skip
+        alone = environment | variables
+        done = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert json.loads((tmp_path / "runs/run/summary.json").read_text())["steps"] == 39
+
+    return run
 
 
 @pytest.mark.slow
@@ -19,19 +37,22 @@ PAGE = (ROOT / "docs/training.md").read_text(encoding="utf-8")
     importlib.util.find_spec("wandb") is None,
     reason="wandb is no dependency: pip install 'vision[loggers]'",
 )
-def test_the_example_writes_without_a_network(
-    environment: dict[str, str], small: list[str], tmp_path: Path
-) -> None:
-    command = [
-        sys.executable, ROOT / "tools/train.py", ROOT / "configs/vit_ti.yaml", *small,
-        "norm.name=layernorm", "trainer.epochs=1", "name=run", EXAMPLE,
-    ]  # fmt: skip
-    alone = environment | {"WANDB_MODE": "offline"}
-    done = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "runs/run/summary.json").read_text())["steps"] == 39
+def test_weights_and_biases_writes_without_a_network(one_epoch, tmp_path: Path) -> None:
+    one_epoch(WANDB, WANDB_MODE="offline")
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     assert file.stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_mlflow_writes_to_a_file_without_a_server(one_epoch, tmp_path: Path) -> None:
+    one_epoch(MLFLOW, MLFLOW_DISABLE_TELEMETRY="true")
+    summary = json.loads((tmp_path / "runs/run/summary.json").read_text())
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        runs = database.execute("SELECT name, status FROM runs").fetchall()
+        metrics = dict(database.execute("SELECT key, value FROM latest_metrics"))
+    assert runs == [("vit_ti_dyt", "FINISHED")]
+    final = summary["metrics"]["test/top1"]
+    assert metrics["test/top1"] == pytest.approx(final, abs=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`model.pretrained`: timm's weights of that name as a start, from the hub's cache."""
+"""timm's weights as a start: from the hub's cache by `model.pretrained`, or from a file of them."""
 
 import subprocess
 import sys
@@ -6,18 +6,19 @@ from pathlib import Path
 
 import pytest
 import timm
-from safetensors.torch import save_file
+import torch
+from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = [
     "configs/vit_ti.yaml", "model.name=test_vit", "model.patch_size=16", "data.img_size=32",
-    "trainer.max_steps=2", "optim.warmup_epochs=0", "model.pretrained=true", "name=run",
+    "trainer.max_steps=2", "optim.warmup_epochs=0",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def start(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory):
-    """Run tools/train.py with a cache that holds weights of timm's test_vit, and no network."""
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of the hub that holds weights of timm's test_vit."""
     cache = tmp_path_factory.mktemp("hub")
     model = timm.create_model("test_vit")
     folder = cache / "hub" / f"models--{model.pretrained_cfg['hf_hub_id'].replace('/', '--')}"
@@ -26,17 +27,26 @@ def start(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory)
     snapshot = folder / "snapshots" / ("1" * 40)
     snapshot.mkdir(parents=True)
     save_file(model.state_dict(), snapshot / "model.safetensors")
+    return cache
+
+
+@pytest.fixture(scope="module")
+def start(environment: dict[str, str], cache: Path):
+    """Run tools/train.py from timm's weights, with that cache and no network."""
     alone = environment | {"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1"}
 
     def run(*arguments: object) -> subprocess.CompletedProcess:
-        command = [sys.executable, "tools/train.py", *SETTINGS, *map(str, arguments)]
+        asked = [*SETTINGS, "model.pretrained=true", "name=run", *map(str, arguments)]
+        command = [sys.executable, "tools/train.py", *asked]
         return subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True)
 
     return run
 
 
 @pytest.mark.slow
-def test_a_run_starts_from_timms_weights_with_norms_of_its_own(start, tmp_path: Path) -> None:
+def test_a_run_starts_from_timms_weights_with_norms_of_its_own(
+    start, cache: Path, forked, tmp_path: Path
+) -> None:
     norms = ["norm.name=seednorm", "model.init_from_norms=carry_over"]
     done = start(*norms, f"output_dir={tmp_path}")
     assert done.returncode == 0, done.stderr
@@ -44,6 +54,19 @@ def test_a_run_starts_from_timms_weights_with_norms_of_its_own(start, tmp_path: 
     # those of digits are others
     assert "timm trained it with data.mean" in done.stdout or "patch_embed" in done.stdout
     assert (tmp_path / "run" / "summary.json").is_file()
+
+    # a file of them, as README saves one, gives the same run
+    (weights,) = cache.rglob("*.safetensors")
+    torch.save(load_file(weights), tmp_path / "test_vit.pth")
+    where = [f"model.init_from={tmp_path}/test_vit.pth", f"output_dir={tmp_path}", "name=file"]
+    said = forked("tools/train.py", *SETTINGS, *norms, *where)
+    assert "scale and shift from LayerNorm to SeeDNorm" in said.stdout
+    run, file = (
+        torch.load(tmp_path / name / "last.ckpt", weights_only=True)["state_dict"]
+        for name in ("run", "file")
+    )
+    assert run.keys() == file.keys()
+    assert all(torch.equal(tensor, file[name]) for name, tensor in run.items())
 
 
 @pytest.mark.slow
