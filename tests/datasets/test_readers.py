@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from vision.config.schema import DataConfig
+from vision.datasets.digits import DigitsReader
 from vision.datasets.readers import TorchvisionReader, open_reader
+from vision.datasets.stratified import stratify
 from vision.evaluation.generative.sources import FolderSource
 
 
@@ -118,6 +121,17 @@ def test_digits_split_is_fixed_stratified_and_disjoint(make_config) -> None:
     assert sum(splits["validation"].source_indices.tolist()) == 162620
     again = open_reader(config, "val")
     assert np.array_equal(again.images, splits["validation"].images)
+
+
+def test_digits_and_their_split_are_those_of_scikit_learn() -> None:
+    digits = load_digits()
+    parts = stratify(digits.target, test=360, validation=180, seed=0)
+    for name, indices in parts.items():
+        reader = DigitsReader(name)
+        assert np.array_equal(reader.source_indices, np.sort(indices))
+        expected = np.rint(digits.images[reader.source_indices] * 255 / 16).astype(np.uint8)
+        assert np.array_equal(reader.images, expected) and reader.images.dtype == np.uint8
+        assert reader.labels == digits.target[reader.source_indices].tolist()
 
 
 def test_digits_are_grey_and_span_all_of_the_range(make_config) -> None:

