@@ -17,7 +17,7 @@ from vision.text import printable, show, show_what_python_prints
 DIVERGED = 3  # exit code of a training that diverged
 _MOST_LETTERS = 1000  # of an error
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_DISK = (*_FULL, errno.EROFS, errno.EIO)  # of a disk even where no file is named
+_DISK = (*_FULL, errno.EROFS, errno.EIO)  # of a disk, even where no file is named
 
 
 class ConfigError(ValueError):
@@ -36,6 +36,13 @@ class ConfigError(ValueError):
 
 class UnwritableError(OSError):
     """A checkpoint that could not be written; the one before it is intact."""
+
+
+class PlaceError(OSError):
+    """A place to write to that is refused before anything is computed; errno and filename say why.
+
+    It is bad input, where the same refusal in the middle of the work is the disk's.
+    """
 
 
 class CorruptImageError(RuntimeError):
@@ -88,9 +95,10 @@ def nondeterministic(error: RuntimeError) -> str | None:
 def run_tool(main: Callable[[], None]) -> NoReturn:
     """Run a script's `main` and exit with its code.
 
-    0: done; 2 and one line: bad input, or a file that the system refuses; 3: training diverged, or
-    images are not finite; 1: the disk is full, or training could not go on writing; 130: Ctrl-C.
-    Any other exception is a fault of ours and shows its traceback.
+    0: done; 2 and one line: bad input, or a file or a place that the system refuses from the start;
+    1: a disk that is full, or that gave way in the middle of the work (it became read-only, or
+    failed), and whatever kept training from writing on; 3: training diverged, or images are not
+    finite; 130: Ctrl-C. Any other exception is a fault of ours and shows its traceback.
     """
     show_what_python_prints()
     try:
@@ -107,11 +115,16 @@ def run_tool(main: Callable[[], None]) -> NoReturn:
         problem = disk_problem(error)
         if problem is None:
             raise
-        full = error.errno in _FULL
-        _stop(f"{problem}; expected a place that can be read and written", 1 if full else 2)
+        _stop(f"{problem}; expected a place that can be read and written", _code_of(error))
     except KeyboardInterrupt:
         _stop("interrupted", 130)
     sys.exit(0)
+
+
+def _code_of(error: OSError) -> int:
+    """1 for a disk that is full, or that gave way after the work had begun; else 2."""
+    found = _FULL if isinstance(error, PlaceError) else _DISK
+    return 1 if error.errno in found else 2
 
 
 def _stop(line: str, code: int) -> NoReturn:

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from vision.errors import PlaceError
 from vision.text import show
 
 
@@ -49,24 +50,24 @@ def _beside(path: Path) -> Path:
 def check_writable(path: Path) -> None:
     """Make the folder of `path` and see that a file can be made there, before hours of work.
 
-    Raises OSError, with the name of what is in the way.
+    Raises PlaceError, with the name of what is in the way.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = _beside(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         temporary.touch()
         temporary.unlink()
     except OSError as error:
         _name(error, temporary, path)
-        raise
+        raise PlaceError(error.errno, error.strerror, error.filename) from error
 
 
 def check_folder(folder: Path) -> None:
     """See that `folder` can be written to, or be made where it is not there yet; touches nothing.
 
-    Raises OSError that names it.
+    Raises PlaceError that names it.
     """
     place = folder
     while not place.exists() and place != place.parent:
@@ -77,7 +78,7 @@ def check_folder(folder: Path) -> None:
         return
     else:
         problem = errno.EROFS if os.statvfs(place).f_flag & os.ST_RDONLY else errno.EACCES
-    raise OSError(problem, os.strerror(problem), str(folder))
+    raise PlaceError(problem, os.strerror(problem), str(folder))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -137,6 +137,24 @@ def test_a_set_is_at_no_distance_from_itself(fid, sets: Path) -> None:
         assert " -" not in said
 
 
+def test_images_of_a_folder_may_have_many_sizes_whatever_the_batch(fid, tmp_path: Path) -> None:
+    """mseitzer/pytorch-fid#81 ends there, as images of one batch must have one size."""
+    sizes = [(8, 8), (8, 8), (21, 9), (8, 8), (5, 30), (21, 9), (40, 33)]
+    for index, size in enumerate(sizes):
+        for side, brightness in (("real", 1), ("fake", 2)):
+            pixels = DRAW.integers(0, 256, (*size, 3), dtype=np.uint8) // brightness
+            (tmp_path / side).mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / side / f"{index}.png")
+    both = ["--real", tmp_path / "real", "--fake", tmp_path / "fake"]
+    found = []
+    for batch, workers in ((1, 0), (3, 0), (64, 2)):
+        result, _ = fid(*both, "--batch-size", batch, "--num-workers", workers)
+        assert [result["settings"][key]["count"] for key in ("real", "fake")] == [7, 7]
+        found.append(result["fid"])
+    assert found[0] > 0.1
+    assert found == pytest.approx([found[0]] * 3, rel=1e-5)
+
+
 def test_statistics_of_objects_are_refused_by_their_file(fid, sets: Path) -> None:
     """What numpy.save makes of a dict; reading it would run code."""
     np.savez(sets / "objects.npz", mu=np.array({"mean": 0}), sigma=np.eye(3))

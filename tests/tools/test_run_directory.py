@@ -72,6 +72,33 @@ def test_a_resumed_run_removes_leftovers_and_lets_go_at_its_end(run: Path, resum
     assert (run / "metrics.csv").read_bytes() == table
 
 
+@pytest.fixture(scope="module")
+def rarely_logged(kill, small, tmp_path_factory) -> Path:
+    """A run killed in its second epoch, of which metrics.csv has no row yet, nor a validation."""
+    home = tmp_path_factory.mktemp("rarely")
+    rare = ["trainer.log_every_n_steps=1000", "trainer.val_every_n_epochs=2"]
+    often = ["trainer.checkpoint_every_n_steps=25", "trainer.epochs=3"]  # of 39 steps an epoch
+    where = [f"output_dir={home}", "name=run"]
+    kill([*CONFIG, *small, *rare, *often, *where], saves=3, moment="rename")
+    return home / "run"
+
+
+def test_a_run_that_lost_its_checkpoints_early_in_its_second_epoch_is_refused(
+    rarely_logged: Path, forked, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(rarely_logged, tmp_path / "run"))
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    assert max(int(row["step"]) for row in rows) < 39
+    again = [run / "config.yaml", f"output_dir={tmp_path}", "--resume"]
+    for name in ("last.ckpt", "previous.ckpt"):
+        (run / name).unlink(missing_ok=True)
+    kept = {path.name: path.read_bytes() for path in run.glob("[!.]*") if path.is_file()}
+    said = forked("tools/train.py", *again, code=2)
+    assert f"{run} was trained in" in said.stderr
+    for name, content in kept.items():
+        assert (run / name).read_bytes() == content, name
+
+
 def test_a_link_to_storage_that_is_not_there_is_no_new_run(run: Path, resume) -> None:
     for name in ("last.ckpt", "previous.ckpt"):
         (run / name).unlink(missing_ok=True)

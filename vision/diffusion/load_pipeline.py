@@ -15,6 +15,7 @@ from torch import nn
 
 from vision.checkpoints.dit_formats import from_diffusers
 from vision.checkpoints.load_run import load_run
+from vision.checkpoints.read import check_finite
 from vision.config import Config
 from vision.diffusion.fingerprint import public_config
 from vision.diffusion.pipeline import DiTPipeline
@@ -77,15 +78,25 @@ def _load_folder(path: Path) -> DiTPipeline:
         if kind == "DiTPipeline":  # ours has its file before the name
             with _without_bar():
                 theirs = diffusers.DiTPipeline.from_pretrained(path, **_QUIET)
+            _check_weights(theirs)
             return _from_diffusers(path, theirs, index.get("id2label"))
         if not isinstance(kind, list):
             raise ValueError(f"holds a {kind}")
         with _without_bar():
-            return DiTPipeline.from_pretrained(path, **_QUIET)
+            pipeline = DiTPipeline.from_pretrained(path, **_QUIET)
+        _check_weights(pipeline)
+        return pipeline
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise ValueError(
             f"{path}: cannot be loaded as a DiT pipeline: {first_line(error)}"
         ) from error
+
+
+def _check_weights(pipeline: Any) -> None:
+    """Raise ValueError where a part of it holds NaN or infinity."""
+    for name, part in pipeline.components.items():
+        if isinstance(part, nn.Module):
+            check_finite(part.state_dict(), name)
 
 
 @contextmanager

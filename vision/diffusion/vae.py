@@ -11,6 +11,7 @@ from diffusers import AutoencoderKL
 from diffusers.utils import is_accelerate_available
 from torch import Tensor
 
+from vision.checkpoints.read import check_finite
 from vision.config import Config
 from vision.datasets.latents import INDEX
 
@@ -33,10 +34,11 @@ def load_vae(name: str) -> AutoencoderKL:
     """An AutoencoderKL of the Hugging Face hub or a folder, in eval mode. Raises ValueError."""
     try:
         vae = AutoencoderKL.from_pretrained(name, low_cpu_mem_usage=is_accelerate_available())
-        return vae.requires_grad_(False).eval()
     except OSError as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"dit.vae = {name!r}: no AutoencoderKL there ({reason})") from error
+    check_finite(vae.state_dict(), f"dit.vae = {name!r}")
+    return vae.requires_grad_(False).eval()
 
 
 def latent_size(vae: AutoencoderKL, img_size: int) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from vision.checkpoints.read import read_run
 from vision.training.callbacks.metrics_csv import read_metrics
 from vision.training.messages import say
+from vision.training.run_directory import was_saved
 
 
 class ResumePoint:
@@ -49,11 +50,17 @@ def resume_point(folder: Path, steps_per_epoch: int) -> ResumePoint | None:
             damage = str(error)
     if damage:
         raise ValueError(f"name: no whole checkpoint in {folder}: {damage}; move it elsewhere")
-    table = folder / "metrics.csv"
-    # a run that was killed in its first epoch may have rows, but has lost nothing
-    if table.exists() and max(read_metrics(table), default=0) >= steps_per_epoch:
+    saved = was_saved(folder)
+    if saved is None:
+        saved = _has_later_rows(folder / "metrics.csv", steps_per_epoch)
+    if saved:
         raise ValueError(
-            f"name: {folder} was trained in, as its metrics.csv shows, and has neither last.ckpt "
-            "nor previous.ckpt; put one back, or choose another name=..."
+            f"name: {folder} was trained in, as its environment.json or metrics.csv shows, and has "
+            "neither last.ckpt nor previous.ckpt; put one back, or choose another name=..."
         )
     return None
+
+
+def _has_later_rows(table: Path, steps_per_epoch: int) -> bool:
+    """Whether a run went on after its first epoch, and so after its first checkpoint."""
+    return table.exists() and max(read_metrics(table), default=0) >= steps_per_epoch

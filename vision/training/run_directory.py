@@ -140,10 +140,30 @@ def record_start(
 ) -> None:
     """Append one start to `environment.json`; `changed` is what `check_run` returned."""
     path = folder / "environment.json"
-    starts = json.loads(path.read_text()) if path.exists() else []
+    starts = _starts(folder)
     starts.append({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **record})
-    starts[-1] |= {"resumed_from_step": resumed_from, "changed": changed}
+    starts[-1] |= {"resumed_from_step": resumed_from, "changed": changed, "saved": False}
     write_json(path, starts)
+
+
+def record_save(folder: Path) -> None:
+    """Note that the last start has a checkpoint; call it when the first one is in its place."""
+    starts = _starts(folder)
+    starts[-1]["saved"] = True
+    write_json(folder / "environment.json", starts)
+
+
+def was_saved(folder: Path) -> bool | None:
+    """Whether the run had a checkpoint; None where nothing says so, as in older runs."""
+    starts = _starts(folder)
+    if any(s.get("saved") or s.get("resumed_from_step") is not None for s in starts):
+        return True
+    return False if starts and all("saved" in start for start in starts) else None
+
+
+def _starts(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "environment.json"
+    return json.loads(path.read_text()) if path.exists() else []
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:

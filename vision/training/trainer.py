@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -24,6 +25,7 @@ from vision.training.callbacks.progress import (
 from vision.training.callbacks.seeding import StepSeeding
 from vision.training.precision import precision_options, resolve_precision
 from vision.training.resume import ResumePoint
+from vision.training.run_directory import record_save
 from vision.training.strategies import launched_by, make_strategy
 
 
@@ -98,6 +100,7 @@ def _callbacks(
             folder / "last.ckpt",
             options.checkpoint_every_n_steps,
             options.checkpoint_every_n_minutes,
+            partial(record_save, folder),
         ),
     ]
     if shows_bar(config):

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_fidelity import FeatureExtractorInceptionV3
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
-from vision.checkpoints.read import find_checkpoint, read_checkpoint, state_dict_of
+from vision.checkpoints.read import check_finite, find_checkpoint, read_checkpoint, state_dict_of
 from vision.evaluation.generative.features import Extractor, Features, resize_images
 from vision.files import file_hash
 
@@ -74,3 +74,4 @@ def _check_weights(path: Path) -> None:
             f"weights = {path}: not the FID Inception, whose fc.weight is [1008, 2048]; expected "
             f"{Path(URL_INCEPTION_V3).name} of torch-fidelity"
         )
+    check_finite(state, f"weights = {path}")

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,11 @@ class LastCheckpoint(Checkpoint):
         path: Path,
         every_n_steps: int | None = None,
         every_n_minutes: float | None = None,
+        on_first_save: Callable[[], None] | None = None,
     ) -> None:
+        """`on_first_save` is called in the first process, once a checkpoint is in its place."""
         self.path = path
+        self._on_first_save = on_first_save
         self.every_n_steps = every_n_steps
         self.every_n_minutes = every_n_minutes
         self._saved_at = time.monotonic()
@@ -180,4 +184,7 @@ class LastCheckpoint(Checkpoint):
         for logger in trainer.loggers:
             logger.save()  # a kill after this checkpoint must not lose the metrics before it
         trainer.save_checkpoint(self.path, weights_only=False)
+        if trainer.is_global_zero and self._on_first_save is not None:
+            self._on_first_save()
+        self._on_first_save = None
         self._saved_at = time.monotonic()
