@@ -6,16 +6,17 @@ For tests of what a comparison does with its runs. Those of how it starts, stops
 it as it is.
 """
 
-import atexit
 import os
 import runpy
 import signal
 import subprocess
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import SimpleNamespace
-from typing import IO, Any
+from typing import IO, Any, NoReturn
+
+from ending import end_with
 
 from vision.compare import processes
 
@@ -39,28 +40,16 @@ class ForkedJob:
         return self.returncode
 
 
-def become(script: Sequence[str], output: int, env: Mapping[str, str]) -> None:
+def become(script: Sequence[str], output: int, env: Mapping[str, str]) -> NoReturn:
     """Turn this process into the script, as far as it can tell, and end with it."""
-    code = 1
-    try:
-        os.setsid()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        for descriptor in (1, 2):
-            os.dup2(output, descriptor)
-        os.environ.clear()
-        os.environ.update(env)
-        sys.argv = list(script)
-        runpy.run_path(script[0], run_name="__main__")
-        code = 0
-    except SystemExit as end:  # every tool ends with a number, see vision/errors.py
-        code = int(end.code or 0)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for descriptor in (1, 2):
+        os.dup2(output, descriptor)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.argv = list(script)
+    end_with(partial(runpy.run_path, script[0], run_name="__main__"))
 
 
 def main() -> None:

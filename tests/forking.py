@@ -11,12 +11,14 @@ import os
 import runpy
 import signal
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch.utils.tensorboard  # noqa: F401
+from ending import end_with
 from matplotlib.figure import Figure
 
 import vision.compare.report.page
@@ -36,7 +38,7 @@ import vision.training.train  # noqa: F401
 TIMEOUT = 600  # seconds; then the fork ends by SIGALRM
 
 
-def become(request: dict[str, Any]) -> None:
+def become(request: dict[str, Any]) -> NoReturn:
     """Turn this process into the script, as far as it can tell."""
     signal.alarm(TIMEOUT)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -44,7 +46,7 @@ def become(request: dict[str, Any]) -> None:
         os.dup2(os.open(request[key], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     os.chdir(request["folder"])
     sys.argv = [request["script"], *request["arguments"]]
-    runpy.run_path(request["script"], run_name="__main__")
+    end_with(partial(runpy.run_path, request["script"], run_name="__main__"))
 
 
 def draw_once() -> None:
@@ -65,7 +67,6 @@ def main() -> None:
         process = os.fork()
         if process == 0:
             become(json.loads(line))
-            return
         _, status = os.waitpid(process, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 

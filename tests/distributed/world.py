@@ -12,8 +12,9 @@ import socket
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import matplotlib.pyplot
@@ -22,6 +23,7 @@ import torch
 import torch._dynamo
 import torch.distributed.checkpoint
 import torch.utils.tensorboard
+from ending import end_with
 
 import vision.diffusion.generate
 import vision.diffusion.load_pipeline
@@ -37,7 +39,7 @@ _IMPORTED = (matplotlib, sklearn)  # what training imports only where it is used
 TIMEOUT = 900  # seconds; then a process ends by SIGALRM
 
 
-def be_rank(rank: int, request: dict[str, Any], port: int) -> None:
+def be_rank(rank: int, request: dict[str, Any], port: int) -> NoReturn:
     signal.alarm(TIMEOUT)
     output = os.open(f"{request['output']}.{rank}", os.O_WRONLY | os.O_CREAT)
     for descriptor in (1, 2):
@@ -45,7 +47,7 @@ def be_rank(rank: int, request: dict[str, Any], port: int) -> None:
     variables = slurm if request.get("slurm") else torchrun
     os.environ.update(variables(str(rank), str(request["world"])))
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    run_tool(partial(train_all, request["runs"]))
+    end_with(partial(run_tool, partial(train_all, request["runs"])))
 
 
 def train_all(runs: list[list[str]]) -> None:
@@ -87,7 +89,6 @@ def main() -> None:
             process = os.fork()
             if process == 0:
                 be_rank(rank, request, port)
-                return
             ranks.append(process)
         codes = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in ranks]
         print(json.dumps(codes), flush=True)
