@@ -18,7 +18,7 @@ def test_environment_yml_lists_what_pyproject_lists() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     wanted = set(project["dependencies"]) | set(extras["dev"])
-    for name in ("hf", "mlflow", "mnist"):
+    for name in ("hf", "loggers", "mnist"):
         wanted = (wanted - {f"vision[{name}]"}) | set(extras[name])
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     assert set(conda[-1]["pip"]) - {"-e ."} == wanted

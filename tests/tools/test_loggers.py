@@ -1,6 +1,5 @@
 """`trainer.loggers`: the examples of docs/training.md without a network, and what is refused."""
 
-import importlib.util
 import json
 import re
 import sqlite3
@@ -33,10 +32,6 @@ def one_epoch(environment: dict[str, str], small: list[str], tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    importlib.util.find_spec("wandb") is None,
-    reason="wandb is no dependency: pip install 'vision[loggers]'",
-)
 def test_weights_and_biases_writes_without_a_network(one_epoch, tmp_path: Path) -> None:
     one_epoch(WANDB, WANDB_MODE="offline")
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
