@@ -135,7 +135,7 @@ def implementations(
     backend = "triton" if device.type == "cuda" else "compiled"
     for title, (name, options) in KERNELS.items():
         kernel = _kernel_of(name)
-        if kernel is None or (backend == "triton" and (not kernel.triton or "drop" in title)):
+        if kernel is None or (backend == "triton" and not kernel.triton):
             continue
         choose_backend(backend, torch.empty(1, 1, device=device), 1, kernel)  # or a ValueError
         make = partial(create_norm, name, **options, backend=backend)

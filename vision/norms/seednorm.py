@@ -78,7 +78,7 @@ class SeeDNorm(FusedNorm):
         channels_first: Normalize axis 1 instead of the last.
         backend: "triton" (GPU) or "compiled" (CPU) for the fused kernel, "eager" for `seednorm`,
             "auto" to choose by device and dtype. The environment variable VISION_NORM_BACKEND
-            overrides it. The Triton kernel knows no dropout: training with it takes `seednorm`.
+            overrides it.
 
     Attributes:
         dropout_rate: The rate in use; None while "drop_path" waits for a block.
@@ -160,11 +160,6 @@ class SeeDNorm(FusedNorm):
             self._dropout() if self.training else 0.0,
             self.training,
         )
-
-    def choose(self, x: Tensor) -> str:
-        backend = super().choose(x)
-        dropping = self.training and self._dropout() > 0
-        return "eager" if dropping and backend == "triton" else backend
 
     def fused(
         self, x: Tensor, backend: str, modulation: tuple[Tensor, Tensor] | None = None

@@ -182,12 +182,14 @@ def test_opcheck_passes(name):
     kernel, x = norm.kernel, randn(2, 3, 16)
     parameters = [getattr(norm, p) for p in kernel.parameters]
     heads = getattr(norm, "num_heads", 1)
-    settings = (None, heads, 1e-6, 1.0, "compiled")
+    settings = (None, None, None, heads, 1e-6, 1.0, "compiled")
     torch.library.opcheck(kernel.forward, (x.requires_grad_(), *parameters, *settings))
     out = kernel.forward(x, *parameters, *settings)
     kept = [t.detach() for t in out[1:]] if kernel.kept_count else []
     given = [t.detach() for t in (torch.ones_like(x), x, *parameters)]
-    torch.library.opcheck(kernel.backward, (*given, None, *kept, heads, 1.0, "compiled"))
+    torch.library.opcheck(
+        kernel.backward, (*given, None, None, None, *kept, heads, 1.0, "compiled")
+    )
 
 
 def test_a_second_derivative_is_refused_with_the_way_out(name):

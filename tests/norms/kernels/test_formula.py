@@ -55,6 +55,35 @@ def test_rows_that_do_not_fill_the_last_chunk(place, make, agree, rows):
     agree(make(place.device, (rows, 24), 3), place.backend)
 
 
+@pytest.mark.parametrize("num_heads", [1, 4])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_a_mask_acts_as_in_the_formula_with_its_gradients(place, num_heads, dtype, make):
+    inputs = make(place.device, (40, 24), num_heads, dtype)
+    mask, keep = torch.rand(40, num_heads, generator=torch.Generator().manual_seed(0)) < 0.7, 0.7
+    mask = mask.to(place.device)
+    kernel = SeeDNorm.kernel(
+        inputs.x,
+        *inputs.parameters,
+        num_heads=num_heads,
+        eps=1e-6,
+        mask=mask,
+        keep=keep,
+        backend=place.backend,
+    )
+    leaves = [t.detach().double().requires_grad_() for t in (inputs.x, *inputs.parameters)]
+    x, alpha, beta, gamma = leaves
+    heads = (num_heads, 24 // num_heads)
+    coefficient = torch.tanh((x * beta).unflatten(-1, heads).sum(-1)) * mask / keep  # [40, H]
+    scale = coefficient.repeat_interleave(heads[1], -1) * alpha + gamma
+    plain = scale * x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+    got = [kernel, *torch.autograd.grad(kernel, [inputs.x, *inputs.parameters], inputs.dy)]
+    wanted = [plain, *torch.autograd.grad(plain, leaves, inputs.dy.double())]
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2**-7}[dtype]
+    for a, b in zip(got, wanted, strict=True):
+        error = (a.double() - b).detach().abs().max()
+        assert error <= tolerance * b.detach().abs().max()
+
+
 def test_two_runs_give_the_same_bits(place, make, run):
     inputs = make(place.device, (150, 96), 4)
     first, second = run(inputs, place.backend), run(inputs, place.backend)
@@ -95,7 +124,7 @@ def test_tanh_values_are_accurate(place, value):
     one = torch.ones(1, 1, device=place.device)
     for sign in (1, -1):
         beta = torch.tensor([sign * value], device=place.device)
-        rest = (None, 1, 1e-6, 1.0, place.backend)
+        rest = (None, None, None, 1, 1e-6, 1.0, place.backend)
         s = SeeDNorm.kernel.forward(one, one[0], beta, one[0], *rest)[2]
         assert abs(float(s) - math.tanh(sign * float(beta.abs()))) <= 5e-7 * abs(math.tanh(value))
 

@@ -30,11 +30,12 @@ def is_fused(y: torch.Tensor) -> bool:
 @pytest.mark.parametrize("affine", [True, False])
 def test_opcheck_passes(place, make, affine):
     inputs = make(place.device, (2, 3, 16), 2, affine=affine)
-    kernel, settings = SeeDNorm.kernel, (None, 2, 1e-6, 1.0, place.backend)
+    both = (None, None) if affine else torch.randn(2, 2, 1, 16, device=place.device).unbind()
+    kernel, settings = SeeDNorm.kernel, (None, *both, 2, 1e-6, 1.0, place.backend)
     torch.library.opcheck(kernel.forward, (inputs.x, *inputs.parameters, *settings))
     y, rstd, s = (t.detach() for t in kernel.forward(inputs.x, *inputs.parameters, *settings))
     given = [t if t is None else t.detach() for t in (inputs.x, *inputs.parameters)]
-    more = (None, rstd, s, 2, 1.0, place.backend)
+    more = (None, *both, rstd, s, 2, 1.0, place.backend)
     torch.library.opcheck(kernel.backward, (torch.ones_like(y), *given, *more))
 
 
@@ -147,15 +148,57 @@ def test_an_export_that_chooses_by_itself_holds_the_plain_formula(place):
     assert not [n for n in program.graph.nodes if "vision" in str(n.target)]
 
 
-def test_dropout_in_training_is_the_cpu_kernels_and_otherwise_the_plain_forms(place):
+def test_dropout_in_training_is_the_kernels(place):
     layer = norm(place, coefficient_dropout=0.5)
     x = torch.randn(8, 32, device=place.device)
-    assert is_fused(layer.eval()(x))
-    assert is_fused(layer.train()(x)) == (place.backend == "compiled")
+    assert is_fused(layer.eval()(x)) and is_fused(layer.train()(x))
+    assert not torch.equal(layer.eval()(x), layer.train()(x))
 
 
+class Modulated(nn.Module):
+    """What a block of a DiT does with its norm."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        return self.layer.modulated(x, scale, shift)
+
+
+def modulation(place, samples: int, tokens: int) -> list[torch.Tensor]:
+    """x, scale and shift, of which the last two are parts of one tensor."""
+    draws = torch.Generator().manual_seed(5)
+    x, both = (
+        torch.randn(samples, tokens, 32, generator=draws),
+        torch.randn(samples, 1, 64, generator=draws),
+    )
+    return [x.to(place.device), *both.to(place.device).chunk(2, -1)]
+
+
+def test_a_modulated_norm_exports_as_one_node(place):
+    given = modulation(place, 2, 3)
+    program = torch.export.export(Modulated(norm(place)), tuple(given))
+    targets = [str(n.target) for n in program.graph.nodes if n.op == "call_function"]
+    assert [t for t in targets if "getitem" not in t] == ["vision.seednorm_forward.default"]
+
+
+def test_a_modulated_norm_compiles_to_the_same_bits(place):
+    module = Modulated(norm(place))
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager", dynamic=True)
+    for tokens in (3, 5):
+        results = []
+        for function in (module, compiled):
+            leaves = [t.detach().requires_grad_() for t in modulation(place, 2, tokens)]
+            y = function(*leaves)
+            leaves += [module.layer.alpha, module.layer.gamma]
+            results.append((y, *torch.autograd.grad(y.square().sum(), leaves)))
+        assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("modulated", [False, True])
 def test_direct_calls_and_operators_give_the_same_bits_and_one_can_do_without_the_first(
-    monkeypatch,
+    monkeypatch, modulated
 ):
     layer, results = norm(SimpleNamespace(backend="compiled", device="cpu"), affine=False), []
     for direct in (True, False):
@@ -163,7 +206,11 @@ def test_direct_calls_and_operators_give_the_same_bits_and_one_can_do_without_th
             monkeypatch.setattr(cpu, "direct_call", lambda: None)  # as where it cannot be built
         x = torch.randn(3, 50, 32, generator=torch.Generator().manual_seed(3))[:, ::2]
         leaves = (x.requires_grad_(), layer.alpha, layer.beta)
-        y = layer(x)
+        if modulated:
+            place = SimpleNamespace(device="cpu")
+            both = [t.requires_grad_() for t in modulation(place, 3, 1)[1:]]
+            leaves += (*both,)
+        y = layer.modulated(x, *both) if modulated else layer(x)
         assert ("FusedNorm" in y.grad_fn.name()) == direct
         dy = torch.randn(25, 3, 32, generator=torch.Generator().manual_seed(4)).transpose(0, 1)
         results.append((y, *torch.autograd.grad(y, leaves, dy)))

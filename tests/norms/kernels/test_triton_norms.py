@@ -1,4 +1,4 @@
-"""Norms on the Triton skeleton against their plain formulas; test_formula.py has SeeDNorm.
+"""Norms on the Triton skeleton against their plain formulas; test_formula.py says more of SeeDNorm.
 
 On a GPU, or under Triton's interpreter, from test_interpreter.py; the C++ kernels otherwise.
 """
@@ -19,7 +19,9 @@ TOLERANCES = {
     torch.bfloat16: 2**-7,  # the interpreter cuts off where everything else rounds
     torch.float16: 2**-10,
 }
-pytestmark = pytest.mark.parametrize("name", ["rmsnorm", "dyt", "derf", "isru", "dyisru"])
+pytestmark = pytest.mark.parametrize(
+    "name", ["rmsnorm", "dyt", "derf", "isru", "dyisru", "seednorm"]
+)
 
 
 def randn(*shape: int, seed: int = 1) -> Tensor:
@@ -33,6 +35,8 @@ def results(
     """Output, and gradients of x, of scale and shift, and of the parameters."""
     kind = torch.promote_types(x.dtype, torch.float32)
     options = {"affine": affine, "device": x.device, "dtype": kind}
+    if name == "seednorm":
+        options["num_heads"] = 16 if x.shape[-1] % 16 == 0 else 1
     norm = create_norm(name, x.shape[-1], backend=backend, **options)
     with torch.no_grad():
         for parameter in norm.parameters():
@@ -42,8 +46,11 @@ def results(
         y, leaves = norm(x), [x]
     else:
         size = (len(x), 1, x.shape[-1])
-        extra = [randn(*size, seed=s).to(x).requires_grad_() for s in (5, 6)]
+        both = torch.cat([randn(*size, seed=s) for s in (5, 6)], -1).to(x)
+        extra = [t.detach().requires_grad_() for t in both.chunk(2, -1)]  # rows of another stride
         y, leaves = norm.modulated(x, *extra), [x, *extra]
+        step = y.grad_fn  # of the norm itself, not of an addition behind it
+        assert backend == "eager" or "FusedNorm" in step.name() or name in type(step).__name__
     return [y.detach(), *torch.autograd.grad(y, [*leaves, *norm.parameters()], g)]
 
 
@@ -81,15 +88,21 @@ def test_sizes_that_overflow_in_squares(place, name):
 
 
 def test_with_scale_and_shift(place, name):
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
         shape = (3, 5, 24)
         check(place, name, randn(*shape).to(dtype), randn(*shape, seed=2).to(dtype), modulated=True)
+    # samples of several programs, programs of one sample, long rows, and none at all
+    for shape in ((2, 70, 48), (6, 3, 7), (2, 3, 9000), (0, 3, 24), (2, 0, 24)):
+        x, g = randn(*shape).float(), randn(*shape, seed=2).float()
+        check(place, name, x, g, affine=shape[1] != 3, modulated=True)
 
 
 def test_the_kernel_computes_and_gives_the_same_bits_twice(place, name):
     x, g = randn(150, 48).float().to(place.device), randn(150, 48, seed=2).float().to(place.device)
-    first, second = (results(name, place.backend, x, g, affine=True) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    for modulated in (False, True):
+        given = [t.view(3, 50, 48) if modulated else t for t in (x, g)]
+        first, second = (results(name, place.backend, *given, True, modulated) for _ in range(2))
+        assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     fused, plain = (
         create_norm(name, 48, backend=b, device=place.device)(x.detach().requires_grad_())
         for b in (place.backend, "eager")

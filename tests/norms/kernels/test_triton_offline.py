@@ -15,14 +15,21 @@ import torch
 from vision.norms.kernels.triton_config import LaunchConfig, backward_config, forward_config
 
 triton = pytest.importorskip("triton")
-kernels = pytest.importorskip("vision.norms.kernels.seednorm_triton")
 rows = pytest.importorskip("vision.norms.kernels.rows_triton")
-if not isinstance(kernels.forward_kernel, triton.JITFunction):
+if not isinstance(rows.forward_kernel, triton.JITFunction):
     pytest.skip("Triton interprets in this process", allow_module_level=True)
 
 DIMS = [192, 384, 768, 1024, 1152, 4096]
 TARGETS = ["sm_80", "sm_90", "gfx942"]
-MAIN = {"X", "Y", "DX", "DY"}  # arguments in the dtype of the activations
+MAIN = {"X", "Y", "DX", "DY", "SCALE", "SHIFT"}  # arguments in the dtype of the activations
+NORMS = {
+    "rmsnorm": ("channels",),
+    "dyt": ("scalar", "channels", "channels"),
+    "derf": ("scalar", "scalar", "channels", "channels"),
+    "isru": ("scalar", "scalar", "channels", "channels"),
+    "dyisru": ("scalar", "channels", "channels"),
+    "seednorm": ("channels", "channels", "channels"),
+}  # their parameters
 
 
 @pytest.fixture(autouse=True)
@@ -41,10 +48,10 @@ def compiled(kernel: Any, target: str, dtype: str, constants: dict[str, Any], wa
         if name in constants:
             types[name] = "constexpr"
         elif name.isupper():
-            types[name] = f"*{dtype if name in MAIN else 'fp32'}"
+            types[name] = "*i1" if name == "MASK" else f"*{dtype if name in MAIN else 'fp32'}"
         else:
             types[name] = "i32"
-        if types[name] != "constexpr" and name != "rows":
+        if types[name] != "constexpr" and name not in ("rows", "tokens", "parts"):
             attributes[(position,)] = [["tt.divisibility", 16]]
     values = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
     source = ASTSource(fn=kernel, signature=types, constexprs=values, attrs=attributes)
@@ -54,48 +61,60 @@ def compiled(kernel: Any, target: str, dtype: str, constants: dict[str, Any], wa
 
 
 def build(
-    direction: str, target: str, dim: int, num_heads: int, dtype: str
+    direction: str,
+    target: str,
+    dim: int,
+    num_heads: int,
+    dtype: str,
+    name: str = "seednorm",
+    masked: bool = False,
+    modulated: bool = False,
 ) -> tuple[Any, LaunchConfig]:
     """The kernel as a launch would compile it, and its launch configuration."""
+    norm = importlib.import_module(f"vision.norms.kernels.{name}_triton").NORM
     wave = 64 if target.startswith("gfx") else 32
-    constants = {"HEADS": num_heads, "WIDTH": dim // num_heads, "HAS_GAMMA": True}
+    kinds = [*NORMS[name], 0.0, 0.0, 0.0][:4]
+    constants = {f"KIND{k}": kind for k, kind in enumerate(kinds)}
+    constants |= {"FORWARD": norm.forward_function, "KEPT": norm.kept, "MASKED": masked}
+    constants |= {"MODULATED": modulated, "HEADS": num_heads, "WIDTH": dim // num_heads}
     constants |= {"WIDE": triton.language.float32, "H": triton.next_power_of_2(num_heads)}
     constants["W"] = triton.next_power_of_2(dim // num_heads)
     if direction == "forward":
         config = forward_config(dim, num_heads, wave)
-        kernel, constants["EPS"] = kernels.forward_kernel, 1e-6
+        kernel = rows.forward_kernel
+        constants |= {"STATISTICS": norm.statistics, "EPS": 1e-6}
     else:
         config = backward_config(dim, num_heads, torch.device("cpu"), wave)
-        kernel = kernels.backward_kernel
+        kernel = rows.backward_kernel
+        constants |= {"BACKWARD": norm.backward_function, "COUNT": len(NORMS[name])}
         constants |= {"PREFETCH": config.prefetch, "IN_REGISTERS": config.in_registers}
     constants["R"] = config.rows
     return compiled(kernel, target, dtype, constants, config.warps), config
 
 
-@pytest.mark.parametrize("name", ["rmsnorm", "dyt", "derf", "isru", "dyisru"])
+@pytest.mark.parametrize("name", sorted(set(NORMS) - {"seednorm"}))
 def test_norms_on_the_skeleton_compile_without_spills(name, tmp_path):
-    norm = importlib.import_module(f"vision.norms.kernels.{name}_triton").NORM
-    shared = {"RMS": norm.rms, "HAS_WEIGHT": True, "WIDE": triton.language.float32}
-    count = 1 + norm.has_bias + norm.scalars
     for target, dtype, dim in (
         ("sm_90", "bf16", 768),
         ("sm_90", "fp32", 1152),
         ("gfx942", "bf16", 768),
     ):
-        wave = 64 if target.startswith("gfx") else 32
-        shared |= {"DIM": dim, "W": triton.next_power_of_2(dim)}
-        config = forward_config(dim, 1, wave)
-        own = {"EPS": 1e-6, "FORWARD": norm.forward_function, "HAS_BIAS": norm.has_bias}
-        constants = shared | own | {"R": config.rows}
-        built = compiled(rows.forward_kernel, target, dtype, constants, config.warps)
+        built, _ = build("forward", target, dim, 1, dtype, name)
         assert spilled(built, tmp_path) == 0, f"forward {target} {dtype} {dim}"
         assert accesses(built)["store", 128] >= 1
-        config = backward_config(dim, 1, torch.device("cpu"), wave)
-        own = {"BACKWARD": norm.backward_function, "SUMS": count}
-        constants = shared | own | {"R": config.rows, "IN_REGISTERS": config.in_registers}
-        built = compiled(rows.backward_kernel, target, dtype, constants, config.warps)
+        built, _ = build("backward", target, dim, 1, dtype, name)
         assert spilled(built, tmp_path) == 0, f"backward {target} {dtype} {dim}"
         assert accesses(built)["load", 128] >= 2
+
+
+@pytest.mark.parametrize("name", sorted(NORMS))
+def test_a_modulated_norm_compiles_without_spills(name, tmp_path):
+    heads, masked = (16, True) if name == "seednorm" else (1, False)
+    for target, dim in (("sm_80", 1152), ("sm_90", 768)):
+        for direction in ("forward", "backward"):
+            built, _ = build(direction, target, dim, heads, "bf16", name, masked, modulated=True)
+            assert spilled(built, tmp_path) == 0, f"{direction} {target} {dim}"
+            assert accesses(built)["load", 128] >= 2
 
 
 def spilled(built: Any, folder: Path) -> int:

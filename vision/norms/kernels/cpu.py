@@ -23,8 +23,8 @@ DTYPES = {
 MAX_PARAMETERS = 4
 
 _POINTER, _INT64 = ctypes.c_void_p, ctypes.c_int64
-# parameters, rstd, values per head, mask; keep, eps; rows, dim, heads; the modulation, which only
-# cpu/dispatch.cpp uses; threads (struct Call)
+# parameters, rstd, values per head, mask; keep, eps; rows, dim, heads; the modulation and its rows
+# per sample; threads (struct Call)
 _CALL = [*[_POINTER] * 7, *[ctypes.c_double] * 2, *[_INT64] * 3]
 _CALL += [*[_POINTER] * 4, _INT64, ctypes.c_int]
 _ARGUMENTS = {
@@ -44,6 +44,7 @@ def forward(
     parameters: Sequence[Tensor],
     kept: Sequence[Tensor],
     mask: Tensor | None,
+    modulation: Sequence[Tensor | None],
     num_heads: int,
     eps: float,
     keep: float,
@@ -56,13 +57,15 @@ def forward(
         parameters: At most four, float64 for float64 x and float32 otherwise, contiguous.
         kept: What the backward needs besides: 1/RMS `[R]` and values per head `[R, H]`, or less.
         mask: `[R, H]` bool, contiguous, false where a head's coefficient is dropped.
+        modulation: Scale and shift, `[S, ..., D]`, of R/S adjacent rows each, or None twice.
         num_heads: H.
         eps: Added to the mean square.
         keep: Probability that a coefficient is not dropped.
     """
     rows, stride = _rows(x)
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    call = _call(x, parameters, kept, mask, num_heads, eps, keep)
+    inside = _prepare(x, modulation)
+    call = _call(x, parameters, kept, mask, inside, num_heads, eps, keep)
     function(source, "forward", x.dtype)(rows.data_ptr(), stride, y.data_ptr(), *call)
     return y
 
@@ -74,23 +77,27 @@ def backward(
     parameters: Sequence[Tensor],
     kept: Sequence[Tensor],
     mask: Tensor | None,
+    modulation: Sequence[Tensor | None],
     num_heads: int,
     keep: float,
-) -> tuple[Tensor, Tensor]:
-    """dx as y in `forward`, and the parameters' gradients, one after the other, `[N]`.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """dx as y in `forward`, the parameters' gradients, one after the other, `[N]`, and those of
+    scale and shift `[2, S, D]`, `[0]` without them.
 
-    The bits of both depend neither on the run nor on the number of threads.
+    The bits of all depend neither on the run nor on the number of threads.
     """
     rows, stride = _rows(x)
     grad, grad_stride = _rows(dy)
     dx = torch.empty_like(x, memory_format=torch.contiguous_format)
     sums = torch.empty(sum([p.numel() for p in parameters]), dtype=_wide[x.dtype])
-    call = _call(x, parameters, kept, mask, num_heads, 0.0, keep)
+    inside = _prepare(x, modulation)
+    both = sums.new_empty((2, *inside[0].shape) if inside else 0)
+    call = _call(x, parameters, kept, mask, (*inside, *both), num_heads, 0.0, keep)
     function(source, "backward", x.dtype)(
         *(rows.data_ptr(), stride, grad.data_ptr(), grad_stride, dx.data_ptr(), sums.data_ptr()),
         *call,
     )
-    return dx, sums
+    return dx, sums, both
 
 
 def keep_mask(key: Tensor, shape: Sequence[int], keep: float) -> Tensor:
@@ -145,6 +152,7 @@ def _call(
     parameters: Sequence[Tensor],
     kept: Sequence[Tensor],
     mask: Tensor | None,
+    modulation: Sequence[Tensor],
     num_heads: int,
     eps: float,
     keep: float,
@@ -156,8 +164,19 @@ def _call(
     pointers += [k.data_ptr() for k in kept]
     pointers += [None] * (MAX_PARAMETERS + 2 - len(pointers))
     pointers.append(None if mask is None else mask.data_ptr())
-    sizes = (keep, eps, x.numel() // dim, dim, num_heads)
-    return [*pointers, *sizes, *[None] * 4, 1, torch.get_num_threads()]
+    rows = x.numel() // dim
+    pointers += [keep, eps, rows, dim, num_heads, *(t.data_ptr() for t in modulation)]
+    pointers += [None] * (4 - len(modulation))
+    tokens = rows // len(modulation[0]) if modulation and len(modulation[0]) else 1
+    return [*pointers, tokens, torch.get_num_threads()]
+
+
+def _prepare(x: Tensor, modulation: Sequence[Tensor | None]) -> list[Tensor]:
+    """Scale and shift as the kernels read them, `[S, D]`, or nothing."""
+    wide = _wide[x.dtype]
+    return [
+        t.to(wide).reshape(len(t), x.shape[-1]).contiguous() for t in modulation if t is not None
+    ]
 
 
 def _rows(x: Tensor) -> tuple[Tensor, int]:

@@ -6,7 +6,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from vision.norms.kernels.rows_triton import RowNorm, bounded_gradients
+from vision.norms.kernels.row_norm import RowNorm
+from vision.norms.kernels.rows_triton import bounded_gradients
 
 
 @triton.jit
@@ -18,15 +19,17 @@ def isru(z):
 
 
 @triton.jit
-def _forward(x, r, a, c, w, b, DIM: tl.constexpr):
+def _forward(x, kept, p, DIM: tl.constexpr):
+    a, c, w, b = p
     value, _ = isru(a * x + c)
     return w * value + b
 
 
 @triton.jit
-def _backward(x, g, r, a, c, w, DIM: tl.constexpr):
+def _backward(x, g, kept, p, DIM: tl.constexpr):
+    a, c, w, _ = p
     value, root = isru(a * x + c)
     return bounded_gradients(x, g, a, w, value, root * root * root)
 
 
-NORM = RowNorm(_forward, _backward, scalars=2)
+NORM = RowNorm(_forward, _backward)

@@ -40,7 +40,7 @@ class Kernel:
             head).
         source: The C++ file; default: that in the folder cpu/.
         triton: The module of its Triton kernel, if it has one: a `RowNorm` named NORM
-            (rows_triton.py), or functions of its own (seednorm_triton.py).
+            (row_norm.py).
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Kernel:
             keep: Probability that a coefficient is not dropped, by which the others are divided.
             backend: "triton" or "compiled"; see `choose_backend`.
             modulation: Scale and shift, `[B, 1, D]`, for x of `[B, N, D]`: the result is then
-                y (1 + scale) + shift, in the same pass by the C++ kernel.
+                y (1 + scale) + shift, in the same pass where scale has x's dtype.
 
         Returns:
             `[..., D]`, contiguous, x's dtype; with a modulation the dtype that it promotes to.
@@ -93,6 +93,7 @@ class Kernel:
             ValueError: the norm has no such backend.
         """
         drawn = mask is None and keep < 1
+        inside = modulation if modulation and modulation[0].dtype is x.dtype else None
         if (
             backend == "compiled"
             and not _is_traced(x)
@@ -101,15 +102,15 @@ class Kernel:
             if (kernel := self._direct.get(x.dtype)) is None:
                 kernel = cpu.direct_kernel(self.title, self.source, x.dtype, self.kept_count)
                 self._direct[x.dtype] = kernel
-            inside = modulation if modulation and modulation[0].dtype is x.dtype else ()
             draw = cpu.keep_mask_address() if drawn else 0
-            more = (mask, draw, *inside) if draw or inside or mask is not None else ()
+            more = (mask, draw, *(inside or ())) if draw or inside or mask is not None else ()
             y = direct(kernel, x, self._fill(x, parameters), num_heads, eps, keep, *more)
         else:
             mask = draw_mask(x, num_heads, keep) if drawn else mask
-            inside, out = (), self.forward(x, *parameters, mask, num_heads, eps, keep, backend)
+            both = inside or (None, None)
+            out = self.forward(x, *parameters, mask, *both, num_heads, eps, keep, backend)
             y = out[0] if self.kept_count else out
-        if modulation is None or inside:
+        if modulation is None or inside is not None:
             return y
         scale, shift = modulation
         return y * (1 + scale) + shift
@@ -139,13 +140,13 @@ class Kernel:
         results = ", ".join(["Tensor"] * (1 + self.kept_count))
         name, define = f"vision::{self.name}", torch.library.custom_op
         schema = (
-            f"(Tensor x, {given}, Tensor? mask, int num_heads, float eps, float keep, str backend)"
-            f" -> {f'({results})' if kept else results}"
+            f"(Tensor x, {given}, Tensor? mask, Tensor? scale, Tensor? shift, int num_heads, "
+            f"float eps, float keep, str backend) -> {f'({results})' if kept else results}"
         )
         forward = define(f"{name}_forward", self._forward, mutates_args=(), schema=schema)
         schema = (
-            f"(Tensor dy, Tensor x, {given}, Tensor? mask, {kept}int num_heads, float keep, "
-            "str backend) -> (Tensor, Tensor)"
+            f"(Tensor dy, Tensor x, {given}, Tensor? mask, Tensor? scale, Tensor? shift, {kept}"
+            "int num_heads, float keep, str backend) -> (Tensor, Tensor, Tensor)"
         )
         backward = define(f"{name}_backward", self._backward, mutates_args=(), schema=schema)
         forward.register_fake(self._forward_fake)
@@ -157,53 +158,71 @@ class Kernel:
     def _forward(self, x: Tensor, *rest: Any) -> Any:
         """y `[..., D]`, and, as far as they are kept, 1/RMS `[...]` and values `[..., H]`."""
         count = len(self.parameters)
-        parameters, (mask, num_heads, eps, keep, backend) = rest[:count], rest[count:]
+        parameters, (mask, *both) = rest[:count], rest[count : count + 3]
+        num_heads, eps, keep, backend = rest[count + 3 :]
+        settings = (num_heads, eps, keep)
         if (norm := self._in_triton(backend)) is not None:
-            results = triton_calls.forward(norm, x, parameters, num_heads, eps)
+            results = triton_calls.forward(
+                norm, x, self._or_number(parameters), mask, both, *settings
+            )
             return results if self.kept_count else results[0]
         kept, ready = self.new_kept(x, num_heads), self.prepare(x, parameters)
-        y = cpu.forward(self.source, x, ready, kept, mask, num_heads, eps, keep)
+        y = cpu.forward(self.source, x, ready, kept, mask, both, *settings)
         return (y, *kept) if kept else y
 
     def _forward_fake(self, x: Tensor, *rest: Any) -> Any:
-        y, kept = x.new_empty(x.shape), self.new_kept(x, rest[len(self.parameters) + 1])
+        y, kept = x.new_empty(x.shape), self.new_kept(x, rest[len(self.parameters) + 3])
         return (y, *kept) if kept else y
 
-    def _backward(self, dy: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-        """dx `[..., D]` in x's dtype; gradients of the parameters one after the other, `[N]`."""
+    def _backward(self, dy: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """dx `[..., D]` in x's dtype; gradients of the parameters one after the other, `[N]`; those
+        of scale and shift `[2, B, D]`, or `[0]` without them."""
         count = len(self.parameters)
-        parameters, mask, more = rest[:count], rest[count], rest[count + 1 :]
+        parameters, (mask, *both), more = rest[:count], rest[count : count + 3], rest[count + 3 :]
         *kept, num_heads, keep, backend = more
+        given = (kept, mask, both, num_heads, keep)
         if (norm := self._in_triton(backend)) is not None:
-            return triton_calls.backward(norm, dy, x, parameters, kept, num_heads)
-        ready = self.prepare(x, parameters)
-        return cpu.backward(self.source, dy, x, ready, kept, mask, num_heads, keep)
+            return triton_calls.backward(norm, dy, x, self._or_number(parameters), *given)
+        return cpu.backward(self.source, dy, x, self.prepare(x, parameters), *given)
 
-    def _backward_fake(self, dy: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-        sizes = _sizes(x, rest[: len(self.parameters)])
-        return x.new_empty(x.shape), x.new_empty(sum(sizes), dtype=_wide(x))
+    def _backward_fake(self, dy: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+        count, wide = len(self.parameters), _wide(x)
+        scale, sizes = rest[count + 1], _sizes(x, rest[:count])
+        both = (0,) if scale is None else (2, scale.shape[0], x.shape[-1])
+        sums = x.new_empty(sum(sizes), dtype=wide)
+        return x.new_empty(x.shape), sums, x.new_empty(both, dtype=wide)
+
+    def _or_number(self, parameters: Sequence[Tensor | None]) -> list[Tensor | float]:
+        return [
+            self.neutral[name] if p is None else p
+            for name, p in zip(self.parameters, parameters, strict=True)
+        ]
 
     def _save(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         count = len(self.parameters)
         x, parameters = inputs[0], inputs[1 : 1 + count]
-        mask, ctx.num_heads, _, ctx.keep, ctx.backend = inputs[1 + count :]
+        mask, scale, shift, ctx.num_heads, _, ctx.keep, ctx.backend = inputs[1 + count :]
         kept = output[1:] if self.kept_count else ()
-        ctx.save_for_backward(x, mask, *kept, *parameters)
+        ctx.save_for_backward(x, mask, scale, shift, *kept, *parameters)
         ctx.mark_non_differentiable(*kept)
         ctx.set_materialize_grads(False)
 
     def _differentiate(self, ctx: Any, dy: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if dy is None:
-            return (None,) * (len(self.parameters) + 6)
-        x, mask, *rest = ctx.saved_tensors
+            return (None,) * (len(self.parameters) + 8)
+        x, mask, scale, shift, *rest = ctx.saved_tensors
         kept, parameters = rest[: self.kept_count], rest[self.kept_count :]
         settings = (ctx.num_heads, ctx.keep, ctx.backend)
-        dx, sums = self.backward(dy, x, *parameters, mask, *kept, *settings)
+        dx, sums, both = self.backward(dy, x, *parameters, mask, scale, shift, *kept, *settings)
         gradients = [
             p if p is None else d.to(p.dtype)
             for p, d in zip(parameters, sums.split(_sizes(x, parameters)), strict=True)
         ]
-        return (dx, *gradients, *[None] * 5)
+        dscale, dshift = (
+            t if t is None else d.view(t.shape).to(t.dtype)
+            for t, d in zip((scale, shift), (None, None) if scale is None else both, strict=True)
+        )
+        return (dx, *gradients, None, dscale, dshift, *[None] * 4)
 
     def _refuse(self, ctx: Any, *_: Tensor | None) -> tuple[None, ...]:
         raise RuntimeError(

@@ -1,245 +1,257 @@
-"""The Triton skeleton of norms that work on whole rows: rows, dtypes, sums of gradients.
+"""The Triton skeleton of every norm: rows, heads, dtypes, dropout, modulation, sums of gradients.
 
-A norm is two functions that Triton compiles, and a `RowNorm` that holds them:
+A norm is functions that Triton compiles, and a `RowNorm` that holds them:
 
-    forward(x, r, p0, p1, w, b, DIM)         y
-    backward(x, g, r, p0, p1, w, DIM)        dx, and what dw, db, dp0, dp1 are sums of
+    forward(x, kept, p, DIM)             y
+    backward(x, g, kept, p, DIM)         dx, and what the gradients of p are sums of
+    statistics(x, p, EPS, DIM)           r and s, where a norm keeps numbers of its rows
 
-x, g and the results are tiles [R, W] of R rows; w and b are [1, W], p0 and p1 learned scalars and
-r is 1/RMS of each row, [R, 1], for those norms that say so. See dyt_triton.py. Sums over rows are
-made as in seednorm_triton.py, whose heads make its tiles another shape: no atomics, so two runs on
-one device give the same bits.
+x, g and the results are tiles [R, H, W]: R rows of H heads of W channels, one head in most norms;
+W and H are rounded up to powers of two and x and g are 0 beyond the row's end. p are the four
+parameters in the layer's order, [1, H, W], or [1, 1, 1] for a learned scalar and for one that is
+lacking. kept is r [R, 1, 1], s and m [R, H, 1]: the numbers, and what dropout multiplies a head's
+coefficient with (1 without it). See dyt_triton.py, rmsnorm_triton.py and seednorm_triton.py.
+
+Memory is read once and written once forward, and x and dy are read once backward. A fixed number
+of programs sum the gradients over rows, each in memory of its own, which is then added in a fixed
+order: no atomics, so two runs on one kind of device give the same bits.
 """
 
 # mypy: disable-error-code="no-untyped-def"
 # (the arguments of what Triton compiles are pointers, scalars and constants)
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from vision.norms.kernels.seednorm_triton import _WAVE, _WIDE, _device_of
-from vision.norms.kernels.triton_config import LaunchConfig, backward_config, forward_config
+
+@triton.jit
+def tanh(v):
+    """tanh with a small relative error everywhere: a Padé approximant near 0, exp elsewhere."""
+    q = v * v
+    above = (((q + 990) * q + 135135) * q + 4729725) * q + 34459425
+    below = (((45 * q + 13860) * q + 945945) * q + 16216200) * q + 34459425
+    e = tl.exp(-2 * tl.abs(v))  # never overflows
+    far = (1 - e) / (1 + e)
+    return tl.where(q < 0.25, v * above / below, tl.where(v < 0, -far, far))
+
+
+@triton.jit
+def head_sum(v):
+    """The sum over each head, [R, H, 1]."""
+    return tl.sum(v, axis=2, keep_dims=True)
+
+
+@triton.jit
+def row_sum(v):
+    """The sum over each row, [R, 1, 1]."""
+    return tl.sum(tl.sum(v, axis=2, keep_dims=True), axis=1, keep_dims=True)
+
+
+@triton.jit
+def inverse_rms(x, EPS: tl.constexpr, DIM: tl.constexpr):
+    """1/sqrt(mean(x²) + eps) of each row, [R, 1, 1]."""
+    return 1 / tl.sqrt(row_sum(x * x) / DIM + EPS)
 
 
 @triton.jit
 def bounded_gradients(x, g, a, w, value, slope):
-    """The backward of y = w·f(a x + c) + b, from f and its slope."""
+    """The gradients of y = w·f(a x + c) + b by x, a, c, w and b, from f and its slope."""
     through = w * g * slope
-    return a * through, g * value, g, through * x, through
+    return a * through, through * x, through, g * value, g
 
 
 @triton.jit
-def _load_rows(pointer, row, stride, rows, column, inside):
-    start = row.to(tl.int64) * stride  # beyond 2^31 elements int32 would wrap
-    mask = (row < rows)[:, None] & inside
-    return tl.load(pointer + start[:, None] + column, mask=mask, other=0)
+def _tile(HEADS: tl.constexpr, WIDTH: tl.constexpr, H: tl.constexpr, W: tl.constexpr):
+    """Channel indices of a row's tile, [1, H, W], and which of them exist."""
+    head, inner = tl.arange(0, H)[None, :, None], tl.arange(0, W)[None, None, :]
+    return head * WIDTH + inner, (head < HEADS) & (inner < WIDTH)
 
 
 @triton.jit
-def _store_rows(pointer, value, row, stride, rows, column, inside):
-    mask = (row < rows)[:, None] & inside
-    out = pointer + (row.to(tl.int64) * stride)[:, None] + column
+def _load_rows(pointer, row, stride, end, column, inside):
+    """Tiles of several rows in the dtype of the memory; zero where there is none."""
+    start = (row.to(tl.int64) * stride)[:, None, None]  # beyond 2^31 elements int32 would wrap
+    return tl.load(pointer + start + column, mask=(row < end)[:, None, None] & inside, other=0)
+
+
+@triton.jit
+def _load_samples(pointer, row, tokens, stride, end, column, inside, WIDE: tl.constexpr):
+    """For each row the vector of its sample, which `tokens` adjacent rows share."""
+    start = ((row // tokens).to(tl.int64) * stride)[:, None, None]
+    mask = (row < end)[:, None, None] & inside
+    return tl.load(pointer + start + column, mask=mask, other=0).to(WIDE)
+
+
+@triton.jit
+def _store_rows(pointer, value, row, stride, end, column, inside):
+    out = pointer + (row.to(tl.int64) * stride)[:, None, None] + column
+    mask = (row < end)[:, None, None] & inside
     tl.store(out, value.to(pointer.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def _channels(
-    pointer, column, inside, HAS: tl.constexpr, NEUTRAL: tl.constexpr, WIDE: tl.constexpr
-):
-    """A parameter [1, W], or the number that stands for one that is lacking."""
-    if HAS:
+def _parameter(pointer, column, inside, KIND: tl.constexpr, WIDE: tl.constexpr):
+    """A parameter of a kind: "channels", "scalar", or the number that stands for one lacking."""
+    if KIND == "channels":
         return tl.load(pointer + column, mask=inside, other=0).to(WIDE)
+    elif KIND == "scalar":
+        return tl.load(pointer).to(WIDE) + tl.zeros([1, 1, 1], WIDE)
     else:
-        return tl.full([1, 1], NEUTRAL, WIDE)
+        return tl.full([1, 1, 1], KIND, WIDE)
 
 
 @triton.jit
-def _add(pointer, value, inside):
-    total = tl.sum(value, axis=0, keep_dims=True)
-    tl.store(pointer, tl.load(pointer, inside) + total, mask=inside)
+def _heads(row, end, HEADS: tl.constexpr, H: tl.constexpr):
+    """Where one number per row and head is, [R, H], and which of them exist."""
+    head = tl.arange(0, H)[None, :]
+    return row.to(tl.int64)[:, None] * HEADS + head, (row < end)[:, None] & (head < HEADS)
+
+
+@triton.jit
+def _undropped(MASK, UNDROPPED, row, end, HEADS: tl.constexpr, MASKED: tl.constexpr,
+               WIDE: tl.constexpr, H: tl.constexpr):  # fmt: skip
+    """What the coefficient of each head is multiplied with, [R, H, 1]."""
+    if MASKED:
+        at, exists = _heads(row, end, HEADS, H)
+        kept = tl.load(MASK + at, mask=exists, other=0).to(WIDE)
+        return (kept * tl.load(UNDROPPED))[:, :, None]
+    else:
+        return tl.full([1, 1, 1], 1.0, WIDE)
 
 
 @triton.jit
 def forward_kernel(
-    X, Y, P0, P1, WEIGHT, BIAS, RSTD, rows, stride, EPS: tl.constexpr,
-    FORWARD: tl.constexpr, RMS: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr,
-    DIM: tl.constexpr, WIDE: tl.constexpr, R: tl.constexpr, W: tl.constexpr,
+    X, Y, P0, P1, P2, P3, ROW_KEPT, HEAD_KEPT, MASK, UNDROPPED, SCALE, SHIFT,
+    rows, tokens, x_stride, scale_stride, shift_stride,
+    FORWARD: tl.constexpr, STATISTICS: tl.constexpr, EPS: tl.constexpr, KEPT: tl.constexpr,
+    KIND0: tl.constexpr, KIND1: tl.constexpr, KIND2: tl.constexpr, KIND3: tl.constexpr,
+    MASKED: tl.constexpr, MODULATED: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr,
+    WIDE: tl.constexpr, R: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
-    """y, and 1/RMS of each row where the norm needs it. One program takes R rows."""
-    column = tl.arange(0, W)[None, :]
-    inside = column < DIM
+    """y, and the numbers that are kept of rows (KEPT 1) and heads (2). A program takes R rows."""
+    DIM: tl.constexpr = HEADS * WIDTH
+    column, inside = _tile(HEADS, WIDTH, H, W)
     row = tl.program_id(0) * R + tl.arange(0, R)
-    x = _load_rows(X, row, stride, rows, column, inside).to(WIDE)
-    w = _channels(WEIGHT, column, inside, HAS_WEIGHT, 1.0, WIDE)
-    b = _channels(BIAS, column, inside, HAS_BIAS, 0.0, WIDE)
-    r = tl.full([R, 1], 1.0, WIDE)
-    if RMS:
-        r = 1 / tl.sqrt(tl.sum(x * x, axis=1, keep_dims=True) / DIM + EPS)
-        tl.store(RSTD + row[:, None], r, mask=(row < rows)[:, None])
-    y = FORWARD(x, r, tl.load(P0).to(WIDE), tl.load(P1).to(WIDE), w, b, DIM)
+    x = _load_rows(X, row, x_stride, rows, column, inside).to(WIDE)
+    p = (
+        _parameter(P0, column, inside, KIND0, WIDE), _parameter(P1, column, inside, KIND1, WIDE),
+        _parameter(P2, column, inside, KIND2, WIDE), _parameter(P3, column, inside, KIND3, WIDE),
+    )  # fmt: skip
+    r = tl.full([1, 1, 1], 1.0, WIDE)
+    s = r
+    if KEPT > 0:
+        r, s = STATISTICS(x, p, EPS, DIM)
+        tl.store(ROW_KEPT + row, tl.reshape(r, [R]), mask=row < rows)
+    if KEPT > 1:
+        at, exists = _heads(row, rows, HEADS, H)
+        tl.store(HEAD_KEPT + at, tl.reshape(s, [R, H]), mask=exists)
+    m = _undropped(MASK, UNDROPPED, row, rows, HEADS, MASKED, WIDE, H)
+    y = FORWARD(x, (r, s, m), p, DIM)
+    if MODULATED:
+        scale = _load_samples(SCALE, row, tokens, scale_stride, rows, column, inside, WIDE)
+        shift = _load_samples(SHIFT, row, tokens, shift_stride, rows, column, inside, WIDE)
+        y = y * (1 + scale) + shift
     _store_rows(Y, y, row, DIM, rows, column, inside)
 
 
 @triton.jit
+def _load_kept(ROW_KEPT, HEAD_KEPT, row, end, KEPT: tl.constexpr, HEADS: tl.constexpr,
+               WIDE: tl.constexpr, H: tl.constexpr):  # fmt: skip
+    """r and s as `statistics` gave them; 1 for what is not kept."""
+    r = tl.full([1, 1, 1], 1.0, WIDE)
+    s = r
+    if KEPT > 0:
+        r = tl.load(ROW_KEPT + row, mask=row < end, other=0)[:, None, None]
+    if KEPT > 1:
+        at, exists = _heads(row, end, HEADS, H)
+        s = tl.load(HEAD_KEPT + at, mask=exists, other=0)[:, :, None]
+    return r, s
+
+
+@triton.jit
+def _add(own, sums, k: tl.constexpr, value, DIM: tl.constexpr, inside, COUNT: tl.constexpr,
+         IN_REGISTERS: tl.constexpr):  # fmt: skip
+    """The k-th sum with `value` in it, or, where it is in memory, unchanged."""
+    if k >= COUNT:
+        return sums
+    elif IN_REGISTERS:
+        return sums + value
+    else:
+        total = tl.sum(value + tl.zeros_like(sums), axis=0, keep_dims=True)
+        tl.store(own + k * DIM, tl.load(own + k * DIM, inside) + total, mask=inside)
+        return sums
+
+
+@triton.jit
+def _store_sums(own, sums, first: tl.constexpr, end: tl.constexpr, DIM: tl.constexpr, inside):
+    """Stores those of `sums` that are the first-th to the one before the end-th."""
+    for k in tl.static_range(first, end):
+        tl.store(own + k * DIM, tl.sum(sums[k - first], axis=0, keep_dims=True), mask=inside)
+
+
+@triton.jit
 def backward_kernel(
-    X, DY, DX, P0, P1, WEIGHT, RSTD, PARTIAL, rows, x_stride, dy_stride,
-    BACKWARD: tl.constexpr, RMS: tl.constexpr, HAS_WEIGHT: tl.constexpr, SUMS: tl.constexpr,
-    DIM: tl.constexpr, WIDE: tl.constexpr, IN_REGISTERS: tl.constexpr,
-    R: tl.constexpr, W: tl.constexpr,
+    X, DY, DX, P0, P1, P2, P3, ROW_KEPT, HEAD_KEPT, MASK, UNDROPPED, SCALE, PARTIAL,
+    rows, tokens, parts, x_stride, dy_stride, scale_stride,
+    FORWARD: tl.constexpr, BACKWARD: tl.constexpr, KEPT: tl.constexpr, COUNT: tl.constexpr,
+    KIND0: tl.constexpr, KIND1: tl.constexpr, KIND2: tl.constexpr, KIND3: tl.constexpr,
+    MASKED: tl.constexpr, MODULATED: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr,
+    WIDE: tl.constexpr, PREFETCH: tl.constexpr, IN_REGISTERS: tl.constexpr,
+    R: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
-    """dx, and this program's part of the sums in PARTIAL `[programs, SUMS, D]`.
+    """dx, and this program's sums in PARTIAL `[programs, COUNT (+ 2 of a modulation), D]`.
 
-    A program takes every n-th group of R rows, n being the number of programs. The sums stay in
-    registers or, for rows too long for that, in the program's own part of PARTIAL (zero before).
+    `parts` programs share a sample's `tokens` rows, or all rows where nothing is modulated: each
+    takes every parts-th group of R of them. The sums stay in registers or, for rows too long for
+    that, in the program's own part of PARTIAL (zero before).
     """
-    column = tl.arange(0, W)[None, :]
-    inside = column < DIM
-    own = PARTIAL + tl.program_id(0).to(tl.int64) * (SUMS * DIM) + column
-    p0, p1 = tl.load(P0).to(WIDE), tl.load(P1).to(WIDE)
-    if IN_REGISTERS:
-        sum_w = tl.zeros([R, W], WIDE)
-        sum_b = tl.zeros([R, W], WIDE)
-        sum_0 = tl.zeros([R, W], WIDE)
-        sum_1 = tl.zeros([R, W], WIDE)
-    for first in range(tl.program_id(0) * R, rows, tl.num_programs(0) * R):
+    DIM: tl.constexpr = HEADS * WIDTH
+    ALL: tl.constexpr = COUNT + 2 * MODULATED
+    column, inside = _tile(HEADS, WIDTH, H, W)
+    own = PARTIAL + tl.program_id(0).to(tl.int64) * (ALL * DIM) + column
+    begin, end, step = tl.program_id(0) * R, rows, parts * R
+    if MODULATED:
+        sample = tl.program_id(0) // parts
+        begin, end = sample * tokens + tl.program_id(0) % parts * R, (sample + 1) * tokens
+        at = SCALE + sample.to(tl.int64) * scale_stride + column
+        scale = 1 + tl.load(at, mask=inside, other=0).to(WIDE)
+    zero = tl.zeros([R if IN_REGISTERS else 1, H, W], WIDE)
+    sum0, sum1, sum2, sum3, dscale, dshift = zero, zero, zero, zero, zero, zero
+    p0 = _parameter(P0, column, inside, KIND0, WIDE)
+    p1 = _parameter(P1, column, inside, KIND1, WIDE)
+    if PREFETCH:
+        row = begin + tl.arange(0, R)
+        x_next = _load_rows(X, row, x_stride, end, column, inside)
+        g_next = _load_rows(DY, row, dy_stride, end, column, inside)
+    for first in range(begin, end, step):
         row = first + tl.arange(0, R)
-        x = _load_rows(X, row, x_stride, rows, column, inside).to(WIDE)
-        g = _load_rows(DY, row, dy_stride, rows, column, inside).to(WIDE)
-        w = _channels(WEIGHT, column, inside, HAS_WEIGHT, 1.0, WIDE)
-        r = tl.full([R, 1], 1.0, WIDE)
-        if RMS:
-            r = tl.load(RSTD + row[:, None], mask=(row < rows)[:, None], other=0)
-        dx, dw, db, d0, d1 = BACKWARD(x, g, r, p0, p1, w, DIM)
-        _store_rows(DX, dx, row, DIM, rows, column, inside)
-        if IN_REGISTERS:
-            sum_w += dw
-            if SUMS > 1:
-                sum_b += db
-            if SUMS > 2:
-                sum_0 += d0
-            if SUMS > 3:
-                sum_1 += d1
-        else:
-            _add(own, dw, inside)
-            if SUMS > 1:
-                _add(own + DIM, db, inside)
-            if SUMS > 2:
-                _add(own + 2 * DIM, d0, inside)
-            if SUMS > 3:
-                _add(own + 3 * DIM, d1, inside)
+        r, s = _load_kept(ROW_KEPT, HEAD_KEPT, row, end, KEPT, HEADS, WIDE, H)
+        m = _undropped(MASK, UNDROPPED, row, end, HEADS, MASKED, WIDE, H)
+        if PREFETCH:  # the next group loads while this one is worked on
+            x, g = x_next.to(WIDE), g_next.to(WIDE)
+            x_next = _load_rows(X, row + step, x_stride, end, column, inside)
+            g_next = _load_rows(DY, row + step, dy_stride, end, column, inside)
+        else:  # the parameters are too long to stay in registers: read again, from the cache
+            x = _load_rows(X, row, x_stride, end, column, inside).to(WIDE)
+            g = _load_rows(DY, row, dy_stride, end, column, inside).to(WIDE)
+            p0 = _parameter(P0, column, inside, KIND0, WIDE)
+            p1 = _parameter(P1, column, inside, KIND1, WIDE)
+        p2 = _parameter(P2, column, inside, KIND2, WIDE)
+        p3 = _parameter(P3, column, inside, KIND3, WIDE)
+        kept, p = (r, s, m), (p0, p1, p2, p3)
+        if MODULATED:
+            dscale = _add(
+                own, dscale, COUNT, g * FORWARD(x, kept, p, DIM), DIM, inside, ALL, IN_REGISTERS
+            )
+            dshift = _add(own, dshift, COUNT + 1, g, DIM, inside, ALL, IN_REGISTERS)
+            g = g * scale
+        dx, d0, d1, d2, d3 = BACKWARD(x, g, kept, p, DIM)
+        _store_rows(DX, dx, row, DIM, end, column, inside)
+        sum0 = _add(own, sum0, 0, d0, DIM, inside, COUNT, IN_REGISTERS)
+        sum1 = _add(own, sum1, 1, d1, DIM, inside, COUNT, IN_REGISTERS)
+        sum2 = _add(own, sum2, 2, d2, DIM, inside, COUNT, IN_REGISTERS)
+        sum3 = _add(own, sum3, 3, d3, DIM, inside, COUNT, IN_REGISTERS)
     if IN_REGISTERS:
-        tl.store(own, tl.sum(sum_w, axis=0, keep_dims=True), mask=inside)
-        if SUMS > 1:
-            tl.store(own + DIM, tl.sum(sum_b, axis=0, keep_dims=True), mask=inside)
-        if SUMS > 2:
-            tl.store(own + 2 * DIM, tl.sum(sum_0, axis=0, keep_dims=True), mask=inside)
-        if SUMS > 3:
-            tl.store(own + 3 * DIM, tl.sum(sum_1, axis=0, keep_dims=True), mask=inside)
-
-
-@dataclass(frozen=True)
-class RowNorm:
-    """A norm over rows in Triton; `ops.Kernel` finds it as `NORM` in the module that it names.
-
-    Attributes:
-        forward_function: y of a tile; see above.
-        backward_function: Its derivative.
-        scalars: Learned scalars, which come before weight and bias, at most two.
-        has_bias: Whether a bias comes after the weight.
-        rms: Whether the functions use 1/RMS of a row; it is then kept for the backward.
-    """
-
-    forward_function: Any
-    backward_function: Any
-    scalars: int = 0
-    has_bias: bool = True
-    rms: bool = False
-
-    def forward(
-        self, x: Tensor, parameters: list[Tensor | None], num_heads: int, eps: float
-    ) -> tuple[Tensor, ...]:
-        """y `[R, D]` in x's dtype, and where it is kept 1/RMS `[R]`, float32 (float64 for it).
-
-        Args:
-            x: `[R, D]` of any row stride, its last axis contiguous.
-            parameters: As the layer lists them, contiguous, any floating dtype; None where one is
-                lacking.
-            num_heads: Not used.
-            eps: Added to the mean square.
-        """
-        (rows, dim), wide = x.shape, torch.promote_types(x.dtype, torch.float32)
-        y = torch.empty(rows, dim, dtype=x.dtype, device=x.device)
-        rstd = torch.empty(rows if self.rms else 1, dtype=wide, device=x.device)
-        if rows:
-            config = forward_config(dim, 1, _WAVE)
-            p0, p1, weight, bias = self._arrange(parameters, rstd)
-            with _device_of(x):
-                forward_kernel[(triton.cdiv(rows, config.rows),)](
-                    *(x, y, p0, p1, _or(weight, rstd), _or(bias, rstd), rstd, rows, x.stride(0)),
-                    EPS=eps,
-                    FORWARD=self.forward_function,
-                    HAS_BIAS=bias is not None,
-                    **self._constants(x, weight, config),
-                )
-        return (y, rstd) if self.rms else (y,)
-
-    def backward(
-        self,
-        dy: Tensor,
-        x: Tensor,
-        parameters: list[Tensor | None],
-        kept: list[Tensor],
-        num_heads: int,
-    ) -> tuple[Tensor, Tensor]:
-        """dx `[R, D]`, and the parameters' gradients, one after the other, `[N]`."""
-        (rows, dim), wide = x.shape, torch.promote_types(x.dtype, torch.float32)
-        count = 1 + self.has_bias + self.scalars
-        dx = torch.empty(rows, dim, dtype=x.dtype, device=x.device)
-        total = torch.zeros(count, dim, dtype=wide, device=x.device)
-        if rows:
-            config = backward_config(dim, 1, x.device, _WAVE)
-            programs = min(triton.cdiv(rows, config.rows), config.programs)
-            partial = torch.zeros(programs, count, dim, dtype=wide, device=x.device)
-            p0, p1, weight, _ = self._arrange(parameters, partial)
-            with _device_of(x):
-                backward_kernel[(programs,)](
-                    *(x, dy, dx, p0, p1, _or(weight, partial), kept[0] if self.rms else partial),
-                    *(partial, rows, x.stride(0), dy.stride(0)),
-                    BACKWARD=self.backward_function,
-                    SUMS=count,
-                    IN_REGISTERS=config.in_registers,
-                    **self._constants(x, weight, config),
-                )
-            total = partial.sum(0)
-        channels = 1 + self.has_bias
-        return dx, torch.cat([total[channels:].sum(1), total[:channels].flatten()])
-
-    def _arrange(
-        self, parameters: list[Tensor | None], unused: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Both scalars, weight and bias; `unused` is memory for what is read and not used."""
-        scalars = [_or(p, unused) for p in parameters[: self.scalars]]
-        scalars += [unused] * (2 - self.scalars)
-        weight, bias = [*parameters[self.scalars :], None][:2]
-        return scalars[0], scalars[1], weight, bias
-
-    def _constants(self, x: Tensor, weight: Tensor | None, config: LaunchConfig) -> dict[str, Any]:
-        return {
-            "RMS": self.rms,
-            "HAS_WEIGHT": weight is not None,
-            "DIM": x.shape[1],
-            "WIDE": _WIDE.get(x.dtype, tl.float32),
-            "R": config.rows,
-            "W": triton.next_power_of_2(x.shape[1]),
-            "num_warps": config.warps,
-        }
-
-
-def _or(parameter: Tensor | None, unused: Tensor) -> Tensor:
-    return unused if parameter is None else parameter
+        _store_sums(own, (sum0, sum1, sum2, sum3), 0, COUNT, DIM, inside)
+        _store_sums(own, (dscale, dshift), COUNT, ALL, DIM, inside)

@@ -9,10 +9,18 @@ from torch import Tensor
 
 
 def forward(
-    norm: Any, x: Tensor, parameters: Sequence[Tensor | None], num_heads: int, eps: float
+    norm: Any,
+    x: Tensor,
+    parameters: Sequence[Tensor | float],
+    mask: Tensor | None,
+    modulation: Sequence[Tensor | None],
+    num_heads: int,
+    eps: float,
+    keep: float,
 ) -> tuple[Tensor, ...]:
     """y `[..., D]` and, as far as they are kept, 1/RMS `[...]`, values per head `[..., H]`."""
-    y, *kept = norm.forward(_rows(x), [*map(_dense, parameters)], num_heads, eps)
+    given = _given(parameters, mask, modulation, num_heads, keep)
+    y, *kept = norm.forward(_rows(x), given, eps)
     shapes = (x.shape[:-1], (*x.shape[:-1], num_heads))
     return y.view(x.shape), *(k.view(s) for k, s in zip(kept, shapes, strict=False))
 
@@ -21,20 +29,33 @@ def backward(
     norm: Any,
     dy: Tensor,
     x: Tensor,
-    parameters: Sequence[Tensor | None],
+    parameters: Sequence[Tensor | float],
     kept: Sequence[Tensor],
+    mask: Tensor | None,
+    modulation: Sequence[Tensor | None],
     num_heads: int,
-) -> tuple[Tensor, Tensor]:
-    """dx `[..., D]` and the parameters' gradients, one after the other, `[N]`."""
+    keep: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """dx `[..., D]`, the parameters' gradients, one after the other, `[N]`, and those of scale and
+    shift `[2, S, D]`, `[0]` where nothing is modulated."""
     rows = _rows(x)
-    shapes = ((len(rows),), (len(rows), num_heads))
-    per_row = [k.view(s) for k, s in zip(kept, shapes, strict=False)]
-    dx, sums = norm.backward(_rows(dy), rows, [*map(_dense, parameters)], per_row, num_heads)
-    return dx.view(x.shape), sums.view(-1)
+    given = _given(parameters, mask, modulation, num_heads, keep)
+    dx, sums, modulating = norm.backward(_rows(dy), rows, given, [k.detach() for k in kept])
+    return dx.view(x.shape), sums, sums.new_empty(0) if modulating is None else modulating
 
 
-def _dense(parameter: Tensor | None) -> Tensor | None:
-    return None if parameter is None else parameter.detach().contiguous()
+def _given(
+    parameters: Sequence[Tensor | float],
+    mask: Tensor | None,
+    modulation: Sequence[Tensor | None],
+    num_heads: int,
+    keep: float,
+) -> Any:
+    from vision.norms.kernels.row_norm import Rows  # imports Triton, which not every system has
+
+    ready = [p.detach().contiguous() if isinstance(p, Tensor) else p for p in parameters]
+    scale, shift = (None if t is None else _rows(t) for t in modulation)
+    return Rows(ready, num_heads, mask, keep, scale, shift)
 
 
 def _rows(x: Tensor) -> Tensor:

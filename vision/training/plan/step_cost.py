@@ -153,8 +153,7 @@ def use_fused_kernels(model: nn.Module) -> None:
     for norm in model.modules():
         if not isinstance(norm, FusedNorm) or norm.backend == "eager":
             continue
-        dropping = bool(getattr(norm, "dropout_rate", 0))
-        if norm.kernel is None or norm.kernel.triton is None or dropping:
+        if norm.kernel is None or norm.kernel.triton is None:
             norm.backend = "eager"
         else:
             norm.normalize_promoted = partial(norm.fused, backend="triton")  # type: ignore[method-assign]
