@@ -188,7 +188,7 @@ def test_opcheck_passes(name):
     kept = [t.detach() for t in out[1:]] if kernel.kept_count else []
     given = [t.detach() for t in (torch.ones_like(x), x, *parameters)]
     torch.library.opcheck(
-        kernel.backward, (*given, None, None, None, *kept, heads, 1.0, "compiled")
+        kernel.backward, (*given, None, None, None, *kept, heads, 1e-6, 1.0, "compiled")
     )
 
 

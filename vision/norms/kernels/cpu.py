@@ -79,6 +79,7 @@ def backward(
     mask: Tensor | None,
     modulation: Sequence[Tensor | None],
     num_heads: int,
+    eps: float,
     keep: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dx as y in `forward`, the parameters' gradients, one after the other, `[N]`, and those of
@@ -92,7 +93,7 @@ def backward(
     sums = torch.empty(sum([p.numel() for p in parameters]), dtype=_wide[x.dtype])
     inside = _prepare(x, modulation)
     both = sums.new_empty((2, *inside[0].shape) if inside else 0)
-    call = _call(x, parameters, kept, mask, (*inside, *both), num_heads, 0.0, keep)
+    call = _call(x, parameters, kept, mask, (*inside, *both), num_heads, eps, keep)
     function(source, "backward", x.dtype)(
         *(rows.data_ptr(), stride, grad.data_ptr(), grad_stride, dx.data_ptr(), sums.data_ptr()),
         *call,

@@ -137,16 +137,17 @@ class Kernel:
         optional = {name: "?" if name in self.neutral else "" for name in self.parameters}
         given = ", ".join(f"Tensor{mark} {name}" for name, mark in optional.items())
         kept = "".join(("Tensor rstd, ", "Tensor heads, ")[: self.kept_count])
+        more = "Tensor? mask, Tensor? mod_scale, Tensor? mod_shift"
         results = ", ".join(["Tensor"] * (1 + self.kept_count))
         name, define = f"vision::{self.name}", torch.library.custom_op
         schema = (
-            f"(Tensor x, {given}, Tensor? mask, Tensor? scale, Tensor? shift, int num_heads, "
-            f"float eps, float keep, str backend) -> {f'({results})' if kept else results}"
+            f"(Tensor x, {given}, {more}, int num_heads, float eps, float keep, str backend)"
+            f" -> {f'({results})' if kept else results}"
         )
         forward = define(f"{name}_forward", self._forward, mutates_args=(), schema=schema)
         schema = (
-            f"(Tensor dy, Tensor x, {given}, Tensor? mask, Tensor? scale, Tensor? shift, {kept}"
-            "int num_heads, float keep, str backend) -> (Tensor, Tensor, Tensor)"
+            f"(Tensor dy, Tensor x, {given}, {more}, {kept}int num_heads, "
+            "float eps, float keep, str backend) -> (Tensor, Tensor, Tensor)"
         )
         backward = define(f"{name}_backward", self._backward, mutates_args=(), schema=schema)
         forward.register_fake(self._forward_fake)
@@ -179,8 +180,8 @@ class Kernel:
         of scale and shift `[2, B, D]`, or `[0]` without them."""
         count = len(self.parameters)
         parameters, (mask, *both), more = rest[:count], rest[count : count + 3], rest[count + 3 :]
-        *kept, num_heads, keep, backend = more
-        given = (kept, mask, both, num_heads, keep)
+        *kept, num_heads, eps, keep, backend = more
+        given = (kept, mask, both, num_heads, eps, keep)
         if (norm := self._in_triton(backend)) is not None:
             return triton_calls.backward(norm, dy, x, self._or_number(parameters), *given)
         return cpu.backward(self.source, dy, x, self.prepare(x, parameters), *given)
@@ -201,7 +202,7 @@ class Kernel:
     def _save(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         count = len(self.parameters)
         x, parameters = inputs[0], inputs[1 : 1 + count]
-        mask, scale, shift, ctx.num_heads, _, ctx.keep, ctx.backend = inputs[1 + count :]
+        mask, scale, shift, ctx.num_heads, ctx.eps, ctx.keep, ctx.backend = inputs[1 + count :]
         kept = output[1:] if self.kept_count else ()
         ctx.save_for_backward(x, mask, scale, shift, *kept, *parameters)
         ctx.mark_non_differentiable(*kept)
@@ -212,7 +213,7 @@ class Kernel:
             return (None,) * (len(self.parameters) + 8)
         x, mask, scale, shift, *rest = ctx.saved_tensors
         kept, parameters = rest[: self.kept_count], rest[self.kept_count :]
-        settings = (ctx.num_heads, ctx.keep, ctx.backend)
+        settings = (ctx.num_heads, ctx.eps, ctx.keep, ctx.backend)
         dx, sums, both = self.backward(dy, x, *parameters, mask, scale, shift, *kept, *settings)
         gradients = [
             p if p is None else d.to(p.dtype)

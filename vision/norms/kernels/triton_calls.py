@@ -34,10 +34,11 @@ def backward(
     mask: Tensor | None,
     modulation: Sequence[Tensor | None],
     num_heads: int,
+    eps: float,
     keep: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dx `[..., D]`, the parameters' gradients, one after the other, `[N]`, and those of scale and
-    shift `[2, S, D]`, `[0]` where nothing is modulated."""
+    shift `[2, S, D]`, `[0]` where nothing is modulated. What `eps` is for was kept."""
     rows = _rows(x)
     given = _given(parameters, mask, modulation, num_heads, keep)
     dx, sums, modulating = norm.backward(_rows(dy), rows, given, [k.detach() for k in kept])
