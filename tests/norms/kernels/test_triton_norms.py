@@ -39,8 +39,10 @@ def results(
         options["num_heads"] = 16 if x.shape[-1] % 16 == 0 else 1
     norm = create_norm(name, x.shape[-1], backend=backend, **options)
     with torch.no_grad():
-        for seed, (key, parameter) in enumerate(norm.named_parameters(), start=10):
-            size = 0.3 if key != "beta" else x.shape[-1] ** -0.5  # for dot products of size 1
+        for position, (key, parameter) in enumerate(norm.named_parameters()):
+            size, seed = 0.3, 3
+            if name == "seednorm":  # α and γ that differ, and dot products of size 1
+                size, seed = x.shape[-1] ** -0.5 if key == "beta" else 0.3, 10 + position
             parameter.add_(size * randn(*parameter.shape, seed=seed).to(parameter))
     x = x.detach().requires_grad_()
     if not modulated:

@@ -92,7 +92,8 @@ def backward(
     dx = torch.empty_like(x, memory_format=torch.contiguous_format)
     sums = torch.empty(sum([p.numel() for p in parameters]), dtype=_wide[x.dtype])
     inside = _prepare(x, modulation)
-    both = sums.new_empty((2, *inside[0].shape) if inside else 0)
+    # zeros: of samples without rows no sum is written
+    both = sums.new_zeros((2, *inside[0].shape) if inside else 0)
     call = _call(x, parameters, kept, mask, (*inside, *both), num_heads, eps, keep)
     function(source, "backward", x.dtype)(
         *(rows.data_ptr(), stride, grad.data_ptr(), grad_stride, dx.data_ptr(), sums.data_ptr()),
@@ -168,7 +169,7 @@ def _call(
     rows = x.numel() // dim
     pointers += [keep, eps, rows, dim, num_heads, *(t.data_ptr() for t in modulation)]
     pointers += [None] * (4 - len(modulation))
-    tokens = rows // len(modulation[0]) if modulation and len(modulation[0]) else 1
+    tokens = rows // len(modulation[0]) if modulation and rows else 1
     return [*pointers, tokens, torch.get_num_threads()]
 
 

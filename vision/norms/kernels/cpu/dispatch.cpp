@@ -82,7 +82,7 @@ void call(int64_t function, const Tensor& x, const Parameters& given, const Tens
     scale = ready(modulation.scale, wide(x));
     shift = ready(modulation.shift, wide(x));
   }
-  const int64_t tokens = scale.defined() && scale.numel() > 0 ? rows / (scale.numel() / dim) : 1;
+  const int64_t tokens = scale.defined() && rows > 0 ? rows / (scale.numel() / dim) : 1;
   reinterpret_cast<Function*>(function)(
       first..., address(parameters[0]), address(parameters[1]), address(parameters[2]),
       address(parameters[3]), address(rstd), address(heads), address(mask), settings.keep,
@@ -173,8 +173,9 @@ struct FusedNorm : torch::autograd::Function<FusedNorm> {
                               ctx->saved_data["keep"].toDouble(),
                               ctx->saved_data["eps"].toDouble()};
       if (modulation.scale.defined()) {
-        modulation.dscale = at::empty(modulation.scale.sizes(), sums.options());
-        modulation.dshift = at::empty(modulation.scale.sizes(), sums.options());
+        // zeros: of samples without rows no sum is written
+        modulation.dscale = at::zeros(modulation.scale.sizes(), sums.options());
+        modulation.dshift = at::zeros(modulation.scale.sizes(), sums.options());
       }
       const Matrix rows(x), grad(dy);
       call(kernel->backward, x, parameters, saved[6], saved[7], saved[5],
