@@ -71,6 +71,24 @@ def test_of_a_timm_model(refused, tmp_path: Path) -> None:
     refused("cls_token", "fid", *sides, "--extractor", "timm:vit_tiny_patch16_224", *weights)
 
 
+def test_of_an_autoencoder(refused, forked, small, tmp_path: Path) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    drawn = [tmp_path / "a.png", "--output", tmp_path / "out.png"]
+    decoder = ["mae.decoder_embed_dim=32", "mae.decoder_num_heads=2", "mae.decoder_depth=1"]
+    length = ["data.train_fraction=0.1", "trainer.epochs=1", "optim.warmup_epochs=0"]
+    where = [f"output_dir={tmp_path}", "name=mae"]
+    forked("tools/train.py", "configs/mae_ti.yaml", *small, *decoder, *length, *where)
+    run = damage(tmp_path / "mae", "decoder_blocks.0.attn.qkv.weight", tmp_path / "run")
+    refused("decoder_blocks.0.attn.qkv.weight", "reconstruct", run, *drawn)
+    content = torch.load(run / "last.ckpt", weights_only=True)["state_dict"]
+    names = {k: k.removeprefix("model.").removeprefix("encoder.") for k in content}
+    published = {names[k]: v for k, v in content.items() if k.startswith("model.")}
+    torch.save({"model": published}, tmp_path / "a.pth")
+    heads = ["--num-heads", 3, "--decoder-num-heads", 2]
+    refused("decoder_blocks.0.attn.qkv.weight", "reconstruct", tmp_path / "a.pth", *heads, *drawn)
+    assert not (tmp_path / "out.png").exists()
+
+
 def test_of_a_dits_run(refused, trained_dit: Path, tmp_path: Path) -> None:
     run = damage(trained_dit, name := "final_layer.linear.weight", tmp_path / "run")
     refused(name, "sample", run, "--out", tmp_path / "out")

@@ -99,6 +99,20 @@ def test_a_run_that_lost_its_checkpoints_early_in_its_second_epoch_is_refused(
         assert (run / name).read_bytes() == content, name
 
 
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(
+    kill, forked, small, tmp_path: Path
+) -> None:
+    short = ["trainer.log_every_n_steps=1", "data.train_fraction=0.26", "trainer.epochs=1"]
+    short += ["trainer.val_every_n_epochs=1"]
+    run = [*CONFIG, *small, *short, f"output_dir={tmp_path}", "name=run", "--resume"]
+    kill(run, saves=1, moment="rename")  # the table has the whole epoch and its validation
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    assert max(int(row["step"]) for row in rows) == 10  # of steps 0 to 9, then validation
+    forked("tools/train.py", *run)
+    assert (tmp_path / "run" / "summary.json").exists()
+
+
 def test_a_link_to_storage_that_is_not_there_is_no_new_run(run: Path, resume) -> None:
     for name in ("last.ckpt", "previous.ckpt"):
         (run / name).unlink(missing_ok=True)

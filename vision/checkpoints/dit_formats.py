@@ -10,6 +10,7 @@ import torch
 from diffusers import DiTTransformer2DModel
 from torch import Tensor
 
+from vision.checkpoints.read import load_strict
 from vision.models.dit import DiT
 from vision.models.dit_sizes import usual_heads
 
@@ -52,7 +53,7 @@ def from_official(
     if "x_embedder.proj.weight" not in state or "pos_embed" not in state:
         raise ValueError("not an official DiT checkpoint: it has no x_embedder.proj.weight")
     model = DiT(**{**_official_sizes(state, input_size, num_heads), **options})
-    model.load_state_dict(state)
+    load_strict(model, state, "the weights")
     return model
 
 

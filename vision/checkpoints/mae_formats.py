@@ -9,6 +9,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor
 
 from vision.checkpoints.mae_names import with_encoder_prefix
+from vision.checkpoints.read import check_finite
 from vision.models.mae import MAE
 
 
@@ -26,6 +27,7 @@ def from_official(
     decoder, one of the published size is initialized. Raises ValueError.
     """
     state = _official_state(state_dict)
+    check_finite(state, "the weights")
     encoder = _official_vit(state, img_size, num_heads)
     decoder: dict[str, int] = {}
     if "decoder_embed.weight" in state:

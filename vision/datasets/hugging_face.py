@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -14,6 +16,8 @@ from vision.datasets.reader import Reader
 from vision.datasets.splits import no_split, synonyms
 
 T = TypeVar("T")
+_MOST_UNPACKED = 2**30  # bytes that files may unpack to, however few they have
+_MOST_PACKED = 100  # times their size that larger ones may: images are packed in themselves
 
 
 class HuggingFaceReader(Reader):
@@ -26,6 +30,10 @@ class HuggingFaceReader(Reader):
         import datasets  # optional package
 
         name = expand(name)
+        if Path(name).is_dir():  # of one on the hub, the library itself compares what its card says
+            with _explained(config, name):
+                builder = datasets.load_dataset_builder(name, cache_dir=config.root)
+            check_unpacked_size(config, builder)
         found, data = open_split(
             config,
             name,
@@ -69,12 +77,22 @@ def open_split(
     """
     import datasets
 
-    try:
+    with _explained(config, name):
         splits = datasets.get_dataset_split_names(name, cache_dir=config.root)
         # "train[:10%]" and "train+test" are names that the library understands
         composed = [split] if set(split) & set("[+") else []
         for found in [*(same for same in synonyms(split) if same in splits), *composed]:
             return found, load(found)
+    raise FileNotFoundError(no_split(config, split, splits, "a split of the data set"))
+
+
+@contextmanager
+def _explained(config: DataConfig, name: str) -> Iterator[None]:
+    """Inside, what the library cannot load is a FileNotFoundError that says what is expected."""
+    import datasets
+
+    try:
+        yield
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         kind, reason = config.name.partition("/")[0], " ".join(str(error).split())
         raise FileNotFoundError(
@@ -82,7 +100,41 @@ def open_split(
             f"expected {kind}/ORGANISATION/NAME of the hub, or {kind}/FOLDER with parquet files or "
             "images"
         ) from error
-    raise FileNotFoundError(no_split(config, split, splits, "a split of the data set"))
+
+
+def check_unpacked_size(config: DataConfig, builder: Any) -> None:
+    """Raise ValueError if the library would unpack parquet files to more than the disk has, or to
+    far more than they hold.
+
+    Their footers say how large each column is without its compression. They do not say how often a
+    value is repeated that is stored once, so a file made to deceive can still be larger.
+    """
+    import pyarrow.parquet
+
+    files = [Path(f) for files in (builder.config.data_files or {}).values() for f in files]
+    if Path(builder.cache_dir).exists() or any(file.suffix != ".parquet" for file in files):
+        return  # unpacked already, or of image files, which stay as they are
+    held, unpacked = sum(file.stat().st_size for file in files), 0
+    for file in files:
+        try:
+            footer = pyarrow.parquet.read_metadata(file)
+        except (OSError, ValueError):  # the library names it, and what is wrong
+            return
+        unpacked += sum(footer.row_group(i).total_byte_size for i in range(footer.num_row_groups))
+    place = Path(builder.cache_dir)
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    said = (
+        f"data.name = {config.name!r}: its {len(files)} parquet files unpack to {unpacked:,} bytes"
+    )
+    if unpacked > max(_MOST_UNPACKED, _MOST_PACKED * held):
+        raise ValueError(f"{said}, and have {held:,}: no images; refused as made to fill the disk")
+    if unpacked > free:
+        raise ValueError(
+            f"{said}, and {place} has {free:,} free; set data.root to a larger disk, or read them "
+            f"in place with data.name=hfids/{config.name.partition('/')[2]}"
+        )
 
 
 def columns(config: DataConfig, data: Any) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from vision.files import written
 from vision.metrics.accumulators import Moments
 from vision.metrics.base import FeatureStatistics, Need, Options
 
-_MOST_BYTES = 2**30  # of an array: 50,000 features of 2,048 take 0.4 GB
+_MOST_UNPACKED = 2**30  # bytes of an array, where its file is smaller
 
 
 def npz_keys(path: Path) -> set[str]:
@@ -65,22 +65,28 @@ def read_statistics(path: Path) -> FeatureStatistics:
 
 
 def _check_sizes(path: Path, names: Collection[str]) -> None:
-    """Raise ValueError for arrays that are not as large as they say, or larger than any should be.
+    """Raise ValueError for arrays that are not as large as they say, or unpack to far more than
+    their file.
 
-    numpy makes room for what a header says before it reads anything.
+    numpy makes room for what a header says before it reads anything. What `write_statistics` wrote
+    is not packed, so that it passes at any size.
     """
+    held = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
         for name in names:
             if f"{name}.npy" not in archive.namelist():
                 continue
             with archive.open(f"{name}.npy") as file:
                 shape, _, dtype = read_header(path, archive, name, file)
-            if math.prod(shape) * dtype.itemsize > _MOST_BYTES:
-                raise ValueError(f"{name} is {dtype} of the shape {shape}: more than 1 GiB")
+            if math.prod(shape) * dtype.itemsize > max(held, _MOST_UNPACKED):
+                raise ValueError(
+                    f"{name} is {dtype} of the shape {shape}: more than 1 GiB, out of a file of "
+                    f"{held:,} bytes"
+                )
 
 
 def write_statistics(path: Path, statistics: FeatureStatistics) -> None:
-    """Write what `read_statistics` reads."""
+    """Write what `read_statistics` reads; not packed."""
     content: dict[str, Any] = {"settings": json.dumps(statistics.settings, sort_keys=True)}
     pairs = (("mu", "sigma", statistics.moments), ("mu_s", "sigma_s", statistics.spatial_moments))
     for mean, cov, moments in pairs:
