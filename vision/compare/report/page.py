@@ -171,6 +171,6 @@ def _versions(comparison: Comparison) -> list[tuple[str, list[str]]]:
     for run in comparison.runs:
         flat: dict[str, Any] = {**run.environment, **run.environment.get("packages", {})}
         for key, value in flat.items():
-            if key not in ("packages", "command", "time", "resumed_from_step"):
+            if key not in ("packages", "command", "time", "resumed_from_step", "saved"):
                 seen.setdefault(key, set()).add(str(value))
     return [(key, sorted(values)) for key, values in seen.items()]
