@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
+from rich.console import Console
+from rich.progress import BarColumn
 from torch import Tensor
 
 from vision.text import show
 from vision.training.callbacks.lightning_private import ProgressBar
 
-_BAR = ("train/loss_step", "train/images_per_sec")  # beside the progress bar
+# metric -> how it is called beside the progress bar
+_BESIDE = {"train/loss_step": "loss", "train/images_per_sec": "images/s"}
+_ROOM = 110  # columns of a terminal from which on they are there; the lines of epochs have them too
 
 
 def ends_step(trainer: pl.Trainer, batch_idx: int) -> bool:
@@ -32,8 +36,10 @@ def is_logged(trainer: pl.Trainer, batch_idx: int) -> bool:
 
 
 class LoggedProgressBar(ProgressBar):
-    """Lightning's progress bar, with metrics as of the last logged step: reading them waits for the
-    device."""
+    """Lightning's progress bar in lines that do not wrap, since rich leaves parts of those behind.
+
+    Metrics are as of the last logged step: reading them waits for the device.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,9 +64,18 @@ class LoggedProgressBar(ProgressBar):
         if self._fresh:
             # not by `log(prog_bar=True)`: Lightning reads those whenever it is asked for any metric
             values = trainer.callback_metrics
-            shown = {key: float(values[key]) for key in _BAR if key in values}
+            shown = {name: float(values[key]) for key, name in _BESIDE.items() if key in values}
             self._shown = {**super().get_metrics(trainer, pl_module), **shown}
-        return self._shown
+        return self._shown if Console().width >= _ROOM else {}
+
+    def configure_columns(self, trainer: pl.Trainer) -> list[Any]:
+        """Lightning's, the bar as long as the others leave room for."""
+        columns, width = super().configure_columns(trainer), Console().width
+        others = 95 if width >= _ROOM else 72
+        for column in columns:
+            if isinstance(column, BarColumn):
+                column.bar_width = min(max(width - others, 5), 40)
+        return columns
 
 
 class Throughput(pl.Callback):
