@@ -66,7 +66,11 @@ def test_every_configuration_key_exists(texts: dict[str, str]) -> None:
 
 def test_every_option_exists(texts: dict[str, str]) -> None:
     sources = [*(ROOT / "vision/commands").glob("*.py"), *(ROOT / "vision/benchmark").glob("*.py")]
-    others = ("--node-rank", "--dependency")  # torchrun's and sbatch's
+    others = (
+        "--node-rank",
+        "--dependency",
+        "--backend-store-uri",
+    )  # torchrun's, sbatch's, MLflow's
     known = "".join(file.read_text(encoding="utf-8") for file in sources)
     for name, text in texts.items():
         for code in re.findall(r"`([^`\n]+)`", text):

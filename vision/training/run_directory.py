@@ -149,8 +149,9 @@ def record_start(
 def record_save(folder: Path) -> None:
     """Note that the last start has a checkpoint; call it when the first one is in its place."""
     starts = _starts(folder)
-    starts[-1]["saved"] = True
-    write_json(folder / "environment.json", starts)
+    if starts:  # a file that somebody took away is no reason to stop
+        starts[-1]["saved"] = True
+        write_json(folder / "environment.json", starts)
 
 
 def was_saved(folder: Path) -> bool | None:

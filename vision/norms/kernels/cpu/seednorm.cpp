@@ -6,6 +6,7 @@
 
 template <typename S> struct SeeDNorm {
   static constexpr int vectors = 3;
+  static constexpr int64_t kLong = 8192;
   const Call<S>& call;
   const S *alpha, *beta, *gamma;
   const HeadLayout<S> layout;
@@ -35,8 +36,9 @@ template <typename S> struct SeeDNorm {
     S *s = call.heads_kept + row * call.heads, *own = e.data();
     const S *a = alpha, *b = beta, *c = gamma;
     S squares;
-    if (layout.width < static_cast<int64_t>(16 / sizeof(S))) {
-      // heads are summed one by one: squares in vectors, by a pass of their own, take less
+    if (layout.width < static_cast<int64_t>(16 / sizeof(S)) || call.dim > kLong) {
+      // heads are summed one by one: squares in vectors, by a pass of their own, take less; and
+      // that of a long row has several sums, where one alone would lose a digit
       head_sums<S>(
           call.heads, layout.width,
           [=](auto v, int64_t i) { return v.load(x + i) * v.load(b + i); }, s);
