@@ -44,6 +44,7 @@ class LoggedProgressBar(ProgressBar):
     def __init__(self) -> None:
         super().__init__()
         self._fresh = True
+        self._has_room = True
         self._shown: dict[str, Any] = {}
 
     def on_train_batch_end(
@@ -66,12 +67,13 @@ class LoggedProgressBar(ProgressBar):
             values = trainer.callback_metrics
             shown = {name: float(values[key]) for key, name in _BESIDE.items() if key in values}
             self._shown = {**super().get_metrics(trainer, pl_module), **shown}
-        return self._shown if Console().width >= _ROOM else {}
+        return self._shown if self._has_room else {}
 
     def configure_columns(self, trainer: pl.Trainer) -> list[Any]:
         """Lightning's, the bar as long as the others leave room for."""
         columns, width = super().configure_columns(trainer), Console().width
-        others = 95 if width >= _ROOM else 72
+        self._has_room = width >= _ROOM
+        others = 95 if self._has_room else 72
         for column in columns:
             if isinstance(column, BarColumn):
                 column.bar_width = min(max(width - others, 5), 40)
