@@ -124,6 +124,27 @@ def test_a_file_that_is_not_the_fid_inception_is_refused(tmp_path: Path) -> None
         create_extractor("inception", str(tmp_path / "none.pth"))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("Mixed_6e.branch7x7_2.bn.running_var", torch.nan), ("fc.bias", torch.inf)]
+)
+def test_weights_that_are_not_finite_are_refused_by_every_tool_that_takes_them(
+    name: str, value: float, weights: Path, forked, small_dit: list[str], tmp_path: Path
+) -> None:
+    state = torch.load(weights, weights_only=True)
+    state[name].view(-1)[-1] = value
+    torch.save(state, tmp_path / "broken.pth")
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    sides = ["--real", tmp_path, "--fake", tmp_path, "--weights", tmp_path / "broken.pth"]
+    used = ["evaluation.extractor=inception", f"evaluation.weights={tmp_path / 'broken.pth'}"]
+    where = [f"output_dir={tmp_path}", "name=run"]
+    for tool, arguments in (("fid", sides), ("train", [*small_dit, *used, *where])):
+        said = forked(f"tools/{tool}.py", *arguments, code=2)
+        (line,) = [line for line in said.stderr.splitlines() if line.startswith("error: ")]
+        assert f"weights = {tmp_path / 'broken.pth'}: {name} holds numbers that are not" in line
+        assert "Traceback" not in said.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_without_weights_the_error_names_file_folder_and_option(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
