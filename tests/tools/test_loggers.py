@@ -67,3 +67,26 @@ def test_a_wrong_logger_is_refused_by_its_key_before_there_is_a_run(
     line = said.stderr.splitlines()[-1]
     assert line.startswith("error: command line: trainer.loggers = ") and message in line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "trainer.loggers=[wandb]", "trainer.loggers=wandb", "trainer.loggers={class: wandb}",
+        "trainer.loggers=[3]", "trainer.loggers=[[{class: wandb}]]", "optim.betas=[{a: 1}]",
+        "data.mean=[[0.5]]", "evaluation.metrics=[{name: fid}]", "evaluation.metrics=fid",
+    ],
+)  # fmt: skip
+def test_a_list_of_something_else_is_refused_with_what_was_given_and_is_expected(
+    setting: str, forked, tmp_path: Path
+) -> None:
+    key, _, given = setting.partition("=")
+    items = {"trainer.loggers": "keys and values, as [{class: ...}]", "evaluation.metrics": "names"}
+    said = forked(
+        "tools/train.py", "configs/vit_ti.yaml", setting, f"output_dir={tmp_path}", code=2
+    )
+    (line,) = said.stderr.splitlines()
+    assert line.startswith(f"error: command line: {key} = ")
+    assert given.replace(" ", "") in line.replace("'", "").replace(" ", "")
+    assert f": expected a list of {items.get(key, 'numbers')}; the default is" in line
+    assert not list(tmp_path.iterdir())

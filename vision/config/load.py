@@ -215,11 +215,28 @@ def _reject_unknown(source: Source, tree: dict[str, Any], cls: type, prefix: str
 
 
 def _reject_other_container(source: Source, key: str, value: object, kind: Any) -> None:
-    """Keys and values for a list, or a list for them: omegaconf would not say which key."""
-    expected = {typing.get_origin(part) or part for part in (kind, *typing.get_args(kind))}
-    if isinstance(value, (dict, list)) and expected & {dict, list} and type(value) not in expected:
-        place = source.place(key) or source.label
-        raise ConfigError(f"{place}: {key} = {value!r}: {_expected(key, value)}")
+    """Keys and values for a list, a list for them, or one of these as an item of a list where
+    others are expected: omegaconf would not say which key."""
+    for part in _alternatives(kind):
+        expected = typing.get_origin(part)
+        if expected not in (dict, list) or not isinstance(value, (dict, list)):
+            continue
+        wrong = type(value) is not expected
+        if isinstance(value, list) and not wrong:
+            item_kind = typing.get_origin(typing.get_args(part)[0])
+            wrong = any(_container(item) is not item_kind for item in value)
+        if wrong:
+            place = source.place(key) or source.label
+            raise ConfigError(f"{place}: {key} = {value!r}: {_expected(key, value)}")
+
+
+def _alternatives(kind: Any) -> Sequence[Any]:
+    """The types that a key may have."""
+    return typing.get_args(kind) if type(None) in typing.get_args(kind) else (kind,)
+
+
+def _container(value: object) -> type | None:
+    return type(value) if isinstance(value, (dict, list)) else None
 
 
 def _value(tree: Any, key: str) -> Any:
@@ -234,8 +251,7 @@ def _expected(key: str, value: object) -> str:
     for section in sections:
         owner = typing.get_type_hints(owner).get(section, owner)
     kind = typing.get_type_hints(owner).get(name)
-    if type(None) in typing.get_args(kind):
-        kind = next(arg for arg in typing.get_args(kind) if arg is not type(None))
+    kind = next(part for part in _alternatives(kind) if part is not type(None))
     for part in (kind, *typing.get_args(kind)):
         if typing.get_origin(part) is typing.Literal:
             return nearest(value, [str(choice).lower() for choice in typing.get_args(part)])
@@ -243,7 +259,8 @@ def _expected(key: str, value: object) -> str:
     parts = list(typing.get_args(kind)) or [kind]
     described = words.get(parts[0], str(parts[0]))
     if typing.get_origin(kind) is list:
-        described = "a list of numbers" if parts == [float] else "a list of keys and values"
+        items = {float: "numbers", str: "names"}.get(parts[0], "keys and values, as [{class: ...}]")
+        described = f"a list of {items}"
     if typing.get_origin(kind) is dict:
         described = "keys and values"
     default = getattr(owner(), name, None)
