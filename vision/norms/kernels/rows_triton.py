@@ -76,6 +76,13 @@ def _load_rows(pointer, row, stride, end, column, inside):
 
 
 @triton.jit
+def _load_both(X, DY, row, x_stride, dy_stride, end, column, inside):
+    """x and dy of several rows."""
+    x = _load_rows(X, row, x_stride, end, column, inside)
+    return x, _load_rows(DY, row, dy_stride, end, column, inside)
+
+
+@triton.jit
 def _load_samples(pointer, row, tokens, stride, end, column, inside, WIDE: tl.constexpr):
     """For each row the vector of its sample, which `tokens` adjacent rows share."""
     start = ((row // tokens).to(tl.int64) * stride)[:, None, None]
@@ -191,6 +198,29 @@ def _store_sums(own, sums, first: tl.constexpr, end: tl.constexpr, DIM: tl.const
 
 
 @triton.jit
+def _share(rows, tokens, parts, MODULATED: tl.constexpr, R: tl.constexpr):
+    """Where this program's rows begin and end, and whose they are: a sample's, if modulated."""
+    program = tl.program_id(0)
+    if MODULATED:
+        sample = program // parts
+        return sample * tokens + program % parts * R, (sample + 1) * tokens, sample
+    else:
+        return program * R, rows, program
+
+
+@triton.jit
+def _add_all(own, sums, values, DIM: tl.constexpr, inside, COUNT: tl.constexpr,
+             IN_REGISTERS: tl.constexpr):  # fmt: skip
+    """The first sums, those of the parameters' gradients, each with its value in it."""
+    return (
+        _add(own, sums[0], 0, values[0], DIM, inside, COUNT, IN_REGISTERS),
+        _add(own, sums[1], 1, values[1], DIM, inside, COUNT, IN_REGISTERS),
+        _add(own, sums[2], 2, values[2], DIM, inside, COUNT, IN_REGISTERS),
+        _add(own, sums[3], 3, values[3], DIM, inside, COUNT, IN_REGISTERS),
+    )
+
+
+@triton.jit
 def backward_kernel(
     X, DY, DX, P0, P1, P2, P3, ROW_KEPT, HEAD_KEPT, MASK, UNDROPPED, SCALE, PARTIAL,
     rows, tokens, parts, x_stride, dy_stride, scale_stride,
@@ -210,10 +240,9 @@ def backward_kernel(
     ALL: tl.constexpr = COUNT + 2 * MODULATED
     column, inside = _tile(HEADS, WIDTH, H, W)
     own = PARTIAL + tl.program_id(0).to(tl.int64) * (ALL * DIM) + column
-    begin, end, step = tl.program_id(0) * R, rows, parts * R
+    begin, end, sample = _share(rows, tokens, parts, MODULATED, R)
+    step = parts * R
     if MODULATED:
-        sample = tl.program_id(0) // parts
-        begin, end = sample * tokens + tl.program_id(0) % parts * R, (sample + 1) * tokens
         at = SCALE + sample.to(tl.int64) * scale_stride + column
         scale = 1 + tl.load(at, mask=inside, other=0).to(WIDE)
     zero = tl.zeros([R if IN_REGISTERS else 1, H, W], WIDE)
@@ -222,36 +251,31 @@ def backward_kernel(
     p1 = _parameter(P1, column, inside, KIND1, WIDE)
     if PREFETCH:
         row = begin + tl.arange(0, R)
-        x_next = _load_rows(X, row, x_stride, end, column, inside)
-        g_next = _load_rows(DY, row, dy_stride, end, column, inside)
+        x_next, g_next = _load_both(X, DY, row, x_stride, dy_stride, end, column, inside)
     for first in range(begin, end, step):
         row = first + tl.arange(0, R)
         r, s = _load_kept(ROW_KEPT, HEAD_KEPT, row, end, KEPT, HEADS, WIDE, H)
         m = _undropped(MASK, UNDROPPED, row, end, HEADS, MASKED, WIDE, H)
         if PREFETCH:  # the next group loads while this one is worked on
             x, g = x_next.to(WIDE), g_next.to(WIDE)
-            x_next = _load_rows(X, row + step, x_stride, end, column, inside)
-            g_next = _load_rows(DY, row + step, dy_stride, end, column, inside)
+            x_next, g_next = _load_both(X, DY, row + step, x_stride, dy_stride, end, column, inside)
         else:  # the parameters are too long to stay in registers: read again, from the cache
-            x = _load_rows(X, row, x_stride, end, column, inside).to(WIDE)
-            g = _load_rows(DY, row, dy_stride, end, column, inside).to(WIDE)
+            x, g = _load_both(X, DY, row, x_stride, dy_stride, end, column, inside)
+            x, g = x.to(WIDE), g.to(WIDE)
             p0 = _parameter(P0, column, inside, KIND0, WIDE)
             p1 = _parameter(P1, column, inside, KIND1, WIDE)
         p2 = _parameter(P2, column, inside, KIND2, WIDE)
         p3 = _parameter(P3, column, inside, KIND3, WIDE)
         kept, p = (r, s, m), (p0, p1, p2, p3)
         if MODULATED:
-            dscale = _add(
-                own, dscale, COUNT, g * FORWARD(x, kept, p, DIM), DIM, inside, ALL, IN_REGISTERS
-            )
+            y = FORWARD(x, kept, p, DIM)
+            dscale = _add(own, dscale, COUNT, g * y, DIM, inside, ALL, IN_REGISTERS)
             dshift = _add(own, dshift, COUNT + 1, g, DIM, inside, ALL, IN_REGISTERS)
             g = g * scale
         dx, d0, d1, d2, d3 = BACKWARD(x, g, kept, p, DIM)
         _store_rows(DX, dx, row, DIM, end, column, inside)
-        sum0 = _add(own, sum0, 0, d0, DIM, inside, COUNT, IN_REGISTERS)
-        sum1 = _add(own, sum1, 1, d1, DIM, inside, COUNT, IN_REGISTERS)
-        sum2 = _add(own, sum2, 2, d2, DIM, inside, COUNT, IN_REGISTERS)
-        sum3 = _add(own, sum3, 3, d3, DIM, inside, COUNT, IN_REGISTERS)
+        sums, values = (sum0, sum1, sum2, sum3), (d0, d1, d2, d3)
+        sum0, sum1, sum2, sum3 = _add_all(own, sums, values, DIM, inside, COUNT, IN_REGISTERS)
     if IN_REGISTERS:
         _store_sums(own, (sum0, sum1, sum2, sum3), 0, COUNT, DIM, inside)
         _store_sums(own, (dscale, dshift), COUNT, ALL, DIM, inside)
