@@ -16,6 +16,7 @@ class FusedNorm(Norm):
 
     Attributes:
         kernel: The kernel; None in a class that changes the formula of its parent and has none.
+        only_modulated: Torch has a kernel of the norm: "auto" takes ours for `modulated` alone.
         eps: Added to the mean square; 0 in a norm without one.
         backend: "triton" (GPU) or "compiled" (CPU) for the kernel, "eager" for the plain formula,
             "auto" to choose by device and dtype. The environment variable VISION_NORM_BACKEND
@@ -32,6 +33,7 @@ class FusedNorm(Norm):
     """
 
     kernel: ClassVar[Kernel | None] = None
+    only_modulated: ClassVar[bool] = False
     eps: float = 0.0
 
     def __init__(self, dim: int, *, affine: bool, channels_first: bool, backend: str) -> None:
@@ -59,13 +61,15 @@ class FusedNorm(Norm):
 
     def choose(self, x: Tensor) -> str:
         """The backend for `x`: "triton", "compiled" or "eager"."""
-        if self.kernel is None:
+        if self.only_modulated and self.backend == "auto":
             return "eager"
-        return choose_backend(self.backend, x, self.dim, self.kernel)
+        return self.choose_modulated(x)
 
     def choose_modulated(self, x: Tensor) -> str:
         """The same for a norm of `x` with scale and shift, `modulated`."""
-        return self.choose(x)
+        if self.kernel is None:
+            return "eager"
+        return choose_backend(self.backend, x, self.dim, self.kernel)
 
     def fused(
         self, x: Tensor, backend: str, modulation: tuple[Tensor, Tensor] | None = None

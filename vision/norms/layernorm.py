@@ -25,13 +25,19 @@ class LayerNorm(FusedNorm):
         eps: Added to the variance; 1e-6 as in timm's ViT; the default of `nn.LayerNorm` is 1e-5.
         affine: Learn `weight` `[dim]`, from 1, and `bias` `[dim]`, from 0.
         channels_first: Normalize axis 1 instead of the last.
-        backend: "auto" for torch's own kernel, and in the blocks of a DiT, on the CPU, for ours,
-            which scales and shifts in the same pass; "compiled" for ours everywhere; "eager" for
-            torch's everywhere. The environment variable VISION_NORM_BACKEND overrides it.
+        backend: "auto" for torch's own kernel, and in the blocks of a DiT for ours, which scales
+            and shifts in the same pass; "triton" (GPU) or "compiled" (CPU) for ours everywhere;
+            "eager" for torch's everywhere. The environment variable VISION_NORM_BACKEND overrides
+            it.
     """
 
+    only_modulated = True
     kernel: ClassVar[Kernel] = Kernel(
-        "LayerNorm", ("weight", "bias"), {"weight": 1.0, "bias": 0.0}, kept="heads"
+        "LayerNorm",
+        ("weight", "bias"),
+        {"weight": 1.0, "bias": 0.0},
+        kept="heads",
+        triton="vision.norms.kernels.layernorm_triton",
     )
 
     def __init__(
@@ -56,12 +62,6 @@ class LayerNorm(FusedNorm):
 
     def normalize(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, (self.dim,), cast(self.weight, x), cast(self.bias, x), self.eps)
-
-    def choose(self, x: Tensor) -> str:
-        return "eager" if self.backend == "auto" else super().choose(x)
-
-    def choose_modulated(self, x: Tensor) -> str:
-        return super().choose(x)
 
     def shown_options(self) -> dict[str, Any]:
         return {"eps": self.eps}

@@ -15,6 +15,7 @@ import torch
 from vision.norms import convert_norms, create_norm
 from vision.norms.kernels import backend, cpu, cpu_build
 from vision.norms.kernels.backend import choose_backend
+from vision.norms.kernels.ops import KERNELS, Kernel
 from vision.norms.layernorm import LayerNorm
 from vision.norms.seednorm import SeeDNorm
 
@@ -50,15 +51,39 @@ def test_only_the_kernel_that_is_called_is_built(fresh):
     assert [file.name[:8] for file in (fresh / "cache").glob("*.so")] == ["rmsnorm-"]
 
 
-def test_a_norm_without_a_triton_kernel_takes_its_formula_there_and_says_so_once(fresh, caplog):
+@pytest.fixture
+def untuned():
+    """A kernel for the CPU alone, unknown to later tests."""
+    yield Kernel("Untuned", ("weight",), {"weight": 1.0})
+    del KERNELS["untuned"]
+
+
+def test_a_norm_without_a_triton_kernel_takes_its_formula_there_and_says_so_once(
+    fresh, caplog, untuned
+):
     with caplog.at_level(logging.INFO, "vision"):
         for _ in range(2):
-            assert backend._decide("auto", LayerNorm.kernel, "cuda", torch.float32, 64) == "eager"
+            assert backend._decide("auto", untuned, "cuda", torch.float32, 64) == "eager"
     assert [r.getMessage() for r in caplog.records] == [
-        "LayerNorm on cuda float32: backend eager (LayerNorm has no Triton kernel)"
+        "Untuned on cuda float32: backend eager (Untuned has no Triton kernel)"
     ]
     with pytest.raises(ValueError, match="'triton' cannot work on cuda input .* no Triton kernel"):
-        backend._decide("triton", LayerNorm.kernel, "cuda", torch.float32, 64)
+        backend._decide("triton", untuned, "cuda", torch.float32, 64)
+
+
+def test_layernorm_is_torchs_but_with_scale_and_shift(monkeypatch):
+    monkeypatch.delenv("VISION_NORM_BACKEND", raising=False)
+    kernels = {"cpu": "compiled"} | ({"cuda": "triton"} if torch.cuda.is_available() else {})
+    for device, kernel in kernels.items():
+        x = SMALL.to(device)
+        for option, alone in (("auto", "eager"), (kernel, kernel)):
+            norm = create_norm("layernorm", 64, backend=option)
+            assert (norm.choose(x), norm.choose_modulated(x)) == (alone, kernel)
+
+
+def test_layernorm_with_scale_and_shift_is_tritons_on_a_gpu(fresh):
+    pytest.importorskip("triton")
+    assert backend._decide("auto", LayerNorm.kernel, "cuda", torch.float32, 64) == "triton"
 
 
 def test_auto_says_once_what_it_took(fresh, caplog):

@@ -23,6 +23,7 @@ DIMS = [192, 384, 768, 1024, 1152, 4096]
 TARGETS = ["sm_80", "sm_90", "gfx942"]
 MAIN = {"X", "Y", "DX", "DY", "SCALE", "SHIFT"}  # arguments in the dtype of the activations
 NORMS = {
+    "layernorm": ("channels", "channels"),
     "rmsnorm": ("channels",),
     "dyt": ("scalar", "channels", "channels"),
     "derf": ("scalar", "scalar", "channels", "channels"),

@@ -12,7 +12,12 @@ template <typename S> struct LayerNorm {
 
   void forward(int64_t row, const S* x, S* y) {
     const S *w = call.parameters[0], *b = call.parameters[1], dim = static_cast<S>(call.dim);
-    const S m = sum<S>(call.dim, [=](auto v, int64_t i) { return v.load(x + i); }) / dim;
+    // around a number of the row: where all channels are nearly the same, what rounding makes of
+    // their mean is a large part of the variance
+    const S near = x[0];
+    const S m = near + sum<S>(call.dim, [=](auto v, int64_t i) {
+      return v.load(x + i) - near;
+    }) / dim;
     const S squares = sum<S>(call.dim, [=](auto v, int64_t i) {
       const auto centred = v.load(x + i) - m;
       return centred * centred;
