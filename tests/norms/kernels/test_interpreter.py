@@ -1,4 +1,4 @@
-"""The Triton kernels without a GPU: test_formula.py, test_ops.py and
+"""The Triton kernels without a GPU: test_formula.py, test_hard_rows.py, test_ops.py and
 test_triton_norms.py under Triton's interpreter.
 
 In a process of its own, because Triton decides when it is imported whether it interprets.
@@ -22,7 +22,7 @@ pytest.importorskip("triton")
 def test_triton_kernels_follow_the_formula_under_the_interpreter():
     files = [
         str(Path(__file__).with_name(f"test_{name}.py"))
-        for name in ("formula", "ops", "triton_norms")
+        for name in ("formula", "hard_rows", "ops", "triton_norms")
     ]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", *files],
