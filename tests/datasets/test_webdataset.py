@@ -160,7 +160,9 @@ def test_a_reader_holds_arrays_and_no_object_per_image(root: Path, make_config) 
     assert sum(array.nbytes for array in reader._index.values()) / 36 < 50  # bytes per image
 
 
-def test_a_label_of_gigabytes_is_refused_without_reading_it(tmp_path: Path, make_config) -> None:
+def test_a_label_of_gigabytes_is_refused_without_reading_it(
+    tmp_path: Path, make_config, write_tar, forked
+) -> None:
     path = tmp_path / "train-0.tar"
     with tarfile.open(path, "w") as tar:
         info = tarfile.TarInfo("a.cls")
@@ -174,3 +176,11 @@ def test_a_label_of_gigabytes_is_refused_without_reading_it(tmp_path: Path, make
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1 << 20
+    write_tar(tmp_path / "val-0.tar", {"a.png": b"", "a.cls": b"0"})
+    for config in ("configs/vit_ti.yaml", "configs/mae_ti.yaml"):
+        where = [f"data.root={tmp_path}", "data.name=wds", "data.val_split=val"]
+        where += ["data.test_split=null", f"output_dir={tmp_path / 'runs'}"]
+        said = forked("tools/train.py", config, *where, code=2)
+        (line,) = said.stderr.splitlines()
+        assert f"{path}:a.cls holds " in line and "expected a class number" in line
+    assert not (tmp_path / "runs").exists()

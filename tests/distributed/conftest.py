@@ -86,9 +86,12 @@ class Server:
         size: int,
         runs: list[list[str]],
         codes: list[int] | None = None,
-        slurm: bool = False,
+        **how: Any,
     ) -> str:
-        """Train `runs` (arguments) in `size` processes, which end with `codes`; their output."""
+        """Train `runs` (arguments) in `size` processes, which end with `codes`; their output.
+
+        `how` are further keys of what `world.py` reads.
+        """
         if self.process is None:
             self.process = subprocess.Popen(
                 [sys.executable, "tests/distributed/world.py"], cwd=ROOT, env=self.environment,
@@ -96,7 +99,7 @@ class Server:
             )  # fmt: skip
         assert self.process.stdin is not None and self.process.stdout is not None
         log = f"{len(list(self.logs.iterdir())):03d}"
-        request = {"world": size, "runs": runs, "output": str(self.logs / log), "slurm": slurm}
+        request = {"world": size, "runs": runs, "output": str(self.logs / log), **how}
         print(json.dumps(request), file=self.process.stdin, flush=True)
         answer = json.loads(self.process.stdout.readline())
         text = "\n".join(file.read_text() for file in sorted(self.logs.glob(f"{log}.*")))

@@ -1,5 +1,6 @@
 """When a process is lost or receives a signal, the job ends cleanly and resumes."""
 
+import json
 import re
 import signal
 import socket
@@ -72,6 +73,21 @@ def test_a_killed_process_ends_the_job_with_a_message_and_it_resumes(
     )  # the last that was written
     world(2, [run])
     assert_same_weights(tmp_path / "killed", runs / "classify_1")
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_new_run_starts_though_the_first_process_comes_last(
+    strategy: str,
+    world: Callable[..., str],
+    make_arguments: Callable[..., list[str]],
+    tmp_path: Path,
+) -> None:
+    """Without --resume: what another process makes of the directory is no run of before."""
+    extra = [f"trainer.strategy={strategy}", "trainer.epochs=1"]
+    world(2, [make_arguments("new", "classify", 2, extra, tmp_path)], late=0, resume=False)
+    assert (tmp_path / "new" / "summary.json").exists()
+    (start,) = json.loads((tmp_path / "new" / "environment.json").read_text())
+    assert start["resumed_from_step"] is None
 
 
 def test_a_signal_to_one_process_stops_all_at_the_same_step(

@@ -1,7 +1,8 @@
 """Trains in several processes as torchrun would start them, but forked after the imports.
 
 Reads lines of JSON: number of processes, runs (arguments of tools/train.py, one list per run),
-where output goes, and whether to act as SLURM. Answers each with the exit codes.
+where output goes, whether to act as SLURM, whether runs may be resumed, and which rank starts some
+seconds late. Answers each with the exit codes.
 """
 
 import gc
@@ -10,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,6 +38,7 @@ from vision.training.train import train
 
 _IMPORTED = (matplotlib, sklearn)  # what training imports only where it is used
 
+_LATE = 4  # seconds; the others come as far as they can alone
 TIMEOUT = 900  # seconds; then a process ends by SIGALRM
 
 
@@ -47,12 +50,16 @@ def be_rank(rank: int, request: dict[str, Any], port: int) -> NoReturn:
     variables = slurm if request.get("slurm") else torchrun
     os.environ.update(variables(str(rank), str(request["world"])))
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    end_with(partial(run_tool, partial(train_all, request["runs"])))
+    late = request.get("late")
+    if late is not None and late == rank:
+        time.sleep(_LATE)
+    resume = request.get("resume", True)
+    end_with(partial(run_tool, partial(train_all, request["runs"], resume)))
 
 
-def train_all(runs: list[list[str]]) -> None:
+def train_all(runs: list[list[str]], resume: bool) -> None:
     for arguments in runs:
-        train(load_checked(arguments).config, resume=True)
+        train(load_checked(arguments).config, resume)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

@@ -79,6 +79,16 @@ def test_metrics_during_training_are_logged_and_change_nothing(
     record = json.loads((tmp_path / "evaluated" / "evaluation" / "step_0000019.json").read_text())
     assert record["fid"] == summary["val/fd"]
     assert record["settings"]["fake"]["num_inference_steps"] == 3
+    # the tool finds what training logged, of all real images whatever the number of generated ones
+    sides = ["--real", "configs/data/digits.yaml", "--fake", tmp_path / "evaluated"]
+    sampling = ["--number", 50, "--steps", 3, "--sampler", "ddim", "--seed", 0]
+    options = ["--extractor", f"run:{trained}", "--metrics", "fid,is", "--device", "cpu"]
+    where = ["--cache", tmp_path / "cache", "--json", tmp_path / "tool.json"]
+    forked("tools/fid.py", *sides, *sampling, *options, *where)
+    found = json.loads((tmp_path / "tool.json").read_text())
+    assert found["settings"]["real"]["count"] == record["settings"]["real"]["count"] == 1257
+    assert found["fid"] == pytest.approx(summary["val/fd"], rel=1e-3)
+    assert found["is"] == pytest.approx(summary["val/is"], rel=1e-3)
 
 
 def test_images_of_a_data_config_are_the_reference(forked, trained: Path, tmp_path: Path) -> None:

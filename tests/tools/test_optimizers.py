@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 CONFIG = "configs/vit_ti.yaml"
 
@@ -32,6 +33,29 @@ def test_what_an_optimizer_does_not_take_is_refused_before_the_run(
     result = forked("tools/train.py", CONFIG, *arguments, f"output_dir={tmp_path}", code=2)
     assert expected in result.stderr and "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("opt", "given"),
+    [
+        ("adan", {"betas": [0.5, 0.6, 0.7]}),
+        ("laprop", {"betas": [0.5, 0.6], "eps": 1e-3}),
+        ("rmsprop", {"momentum": 0.5, "eps": 1e-3}),
+    ],
+)
+def test_what_an_optimizer_takes_is_what_it_trains_with(
+    opt: str, given: dict, forked, small: list[str], tmp_path: Path
+) -> None:
+    settings = [f"optim.{key}={value}" for key, value in given.items()]
+    length = ["trainer.epochs=null", "trainer.max_steps=1", "optim.warmup_epochs=0"]
+    where = [f"output_dir={tmp_path}", "name=run", f"optim.opt={opt}", "norm.name=layernorm"]
+    forked("tools/train.py", CONFIG, *small, *length, *where, *settings)
+    content = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    groups = content["optimizer_states"][0]["param_groups"]
+    assert groups
+    for group in groups:
+        assert {k: list(group[k]) if k == "betas" else group[k] for k in given} == given
 
 
 @pytest.mark.parametrize(

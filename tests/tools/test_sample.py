@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -105,6 +106,25 @@ def test_a_stopped_sampling_continues_without_repeating(run: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_one_folder_holds_images_of_one_checkpoint_and_one_kind_of_weights(
+    run: Path, forked, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    shutil.copy(copy / "previous.ckpt", copy / "best.ckpt")
+    command = ["tools/sample.py", copy, "--out", tmp_path / "out", "--number", 2, "--steps", 2]
+    forked(*command)
+    before = files(tmp_path / "out")
+    for other in (["--checkpoint", "best"], ["--no-ema"]):
+        said = forked(*command, *other, code=2)
+        (line,) = [line for line in said.stderr.splitlines() if line.startswith("error: ")]
+        assert f"--out {tmp_path / 'out'}: holds images" in line
+        assert files(tmp_path / "out") == before
+        forked(*command[:2], "--out", tmp_path / "other", *command[4:], *other)
+        assert files(tmp_path / "other") != before
+        shutil.rmtree(tmp_path / "other")
+
+
 def test_the_npz_is_laid_out_as_adm_reads_it(run: Path, tmp_path: Path) -> None:
     sample(run, tmp_path, classes=["7", "2"], n=5)
     with np.load(tmp_path / "samples.npz", allow_pickle=False) as content:
