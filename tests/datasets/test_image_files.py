@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,42 @@ def test_training_sees_the_same_pictures_at_any_bit_depth(
             tables.append([(row["train/loss"], row["val/loss"]) for row in csv.DictReader(file)])
     assert tables[0] == tables[1]
     assert any(row[1] for row in tables[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["16.png", "12.tif"])
+def test_so_does_every_other_tool_that_reads_pictures(
+    kind: str, forked, vae, tmp_path: Path
+) -> None:
+    ending = Path(kind).suffix[1:]
+    write_classes(tmp_path / "8", lambda p, path: Image.fromarray(p).save(path), ending)
+    write_classes(tmp_path / "deep", DEPTHS[kind], ending)
+    vae().save_pretrained(tmp_path / "vae")
+    train = [*TRAIN, f"data.root={tmp_path / '8'}", f"output_dir={tmp_path}"]
+    decoder = ["mae.decoder_embed_dim=16", "mae.decoder_depth=1", "mae.decoder_num_heads=2"]
+    forked("tools/train.py", *train, "name=run")
+    forked("tools/train.py", "configs/mae_ti.yaml", *train[1:], *decoder, "name=mae")
+    found = []
+    for name in ("8", "deep"):
+        (tmp_path / "data").unlink(missing_ok=True)
+        (tmp_path / "data").symlink_to(tmp_path / name)  # pictures have the folder for a title
+        root, out = f"data.root={tmp_path / 'data'}", tmp_path / f"out_{name}"
+        forked("tools/evaluate.py", tmp_path / "run", root, "--output", out)
+        forked("tools/preview.py", *TRAIN, root, "--output", out / "preview.png")
+        files = sorted((tmp_path / name / "val" / "class1").iterdir())
+        drawn = ["--output", out / "reconstruction.png"]
+        forked("tools/reconstruct.py", tmp_path / "mae", *files, *drawn)
+        latents = ["--vae", tmp_path / "vae", "--output", out / "latents"]
+        data = ["configs/data/imagefolder.yaml", "data.img_size=16", root]
+        forked("tools/encode_latents.py", *data, *latents)
+        content = {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*.[ps]*")}
+        (metrics,) = (json.loads(path.read_text()) for path in out.glob("*.json"))
+        found.append(content | {k: v for k, v in metrics.items() if k != "images_per_sec"})
+    assert {"preview.png", "reconstruction.png", "loss"} <= found[0].keys()
+    assert len([key for key in found[0] if key.endswith(".safetensors")]) == 2
+    assert found[0].keys() == found[1].keys()
+    for key, value in found[0].items():
+        assert found[1][key] == value, key
 
 
 LITTER = {  # beside the pictures of a class, and what is said of it
