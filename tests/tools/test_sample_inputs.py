@@ -288,3 +288,11 @@ def test_a_class_with_a_number_for_a_name_is_told(sample, tmp_path: Path) -> Non
     said = sample(tmp_path / "saved", "--classes", "1", "2")
     assert "--classes 1: taken as a number; the class named 1 is number 0" in said
     assert "--classes 2" not in said
+
+
+@pytest.mark.parametrize(("name", "numbers"), [("crane", "0 and 2"), ("ant", "0 and 1 and 2")])
+def test_a_name_of_several_classes_is_none(name: str, numbers: str, sample, tmp_path: Path) -> None:
+    names = {str(i): name if str(i) in numbers else "bee" for i in range(3)}
+    DiTPipeline(make().transformer, create_scheduler("ddpm"), None, names).save_pretrained(tmp_path)
+    said = sample(tmp_path, "--classes", name, code=2)
+    assert f"class '{name}': the name of the classes {numbers}; give one of these numbers" in said

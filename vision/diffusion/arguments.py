@@ -17,15 +17,25 @@ OUTPUT_TYPES: tuple[str, ...] = get_args(OutputType)
 
 
 def class_numbers(
-    class_labels: Sequence[int | str] | Tensor, names: Mapping[str, int], count: int
+    class_labels: Sequence[int | str] | Tensor, id2label: Mapping[str, str], count: int
 ) -> list[int]:
     """Numbers of classes given by number or name, `count` in all; at least one, and no text of
-    which each letter would be taken for a class."""
+    which each letter would be taken for a class. ImageNet has two classes named crane: such a name
+    is none."""
     if isinstance(class_labels, str) or not hasattr(class_labels, "__iter__"):
         raise ValueError(f"class_labels = {class_labels!r}: expected a list of classes")
+    names: dict[str, list[int]] = {}
+    for number, name in id2label.items():
+        names.setdefault(name, []).append(int(number))
     numbers = []
     for label in class_labels:
-        number = names.get(label) if isinstance(label, str) else whole_number(label)
+        found = names.get(label, []) if isinstance(label, str) else [whole_number(label)]
+        if len(found) > 1:
+            raise ValueError(
+                f"class {label!r}: the name of the classes {' and '.join(map(str, found))}; give "
+                "one of these numbers"
+            )
+        number = found[0] if found else None
         if number is None or not 0 <= number < count:
             known = ", ".join(list(names)[:10]) or "none has a name"
             raise ValueError(

@@ -130,7 +130,8 @@ class DiTPipeline(DiffusionPipeline):
 
     def label_ids(self, class_labels: Sequence[int | str]) -> list[int]:
         """Numbers of classes given by number or name. Raises ValueError for an unknown one."""
-        return class_numbers(class_labels, self.labels, self.transformer.config.num_classes)
+        names = self.config.id2label or {}
+        return class_numbers(class_labels, names, self.transformer.config.num_classes)
 
     def check_sampling(
         self,
