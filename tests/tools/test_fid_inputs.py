@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -175,3 +176,15 @@ def test_arrays_of_another_version_and_outputs_in_the_way_are_one_line(fid, tmp_
     target = tmp_path / "new.npz" / "stats.npz"
     _, said = fid(*both, "--save-stats", target, code=2)
     assert f"error: {tmp_path / 'new.npz'}" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar"])
+def test_an_archive_of_images_is_to_be_unpacked(ending: str, fid, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for index in range(3):
+        Image.fromarray(PIXELS[index]).save(tmp_path / "images" / f"{index}.png")
+    archive = shutil.make_archive(str(tmp_path / "set"), ending, tmp_path / "images")
+    for sides in (("--real", "--fake"), ("--fake", "--real")):
+        _, said = fid(sides[0], archive, sides[1], tmp_path / "images", code=2)
+        (line,) = said.splitlines()
+        assert line.startswith(f"error: {archive}: an archive; unpack it: expected a folder of")

@@ -22,6 +22,7 @@ from vision.evaluation.generative.sources import (
 )
 from vision.metrics.base import FeatureStatistics
 
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z")
 _EXPECTED = "expected a folder of images, an .npz, a data config (.yaml) or a run"
 
 
@@ -77,7 +78,8 @@ def open_image_set(
     if is_run or path.suffix == ".ckpt":
         return ImageSet(text, _open_run(path, sampling or Sampling(), number or 50_000, device))
     if not path.is_dir():
-        raise ValueError(f"{text}: {_EXPECTED}")
+        archive = "an archive; unpack it: " if path.suffix in _ARCHIVES else ""
+        raise ValueError(f"{text}: {archive}{_EXPECTED}")
     if (path / "settings.json").is_file() and (path / "images").is_dir():
         path /= "images"  # of tools/sample.py, which writes a grid beside them
     return ImageSet(str(path), FolderSource(path, num_workers))
