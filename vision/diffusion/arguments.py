@@ -25,11 +25,13 @@ def class_numbers(
     if isinstance(class_labels, str) or not hasattr(class_labels, "__iter__"):
         raise ValueError(f"class_labels = {class_labels!r}: expected a list of classes")
     names: dict[str, list[int]] = {}
-    for number, name in id2label.items():
-        names.setdefault(name, []).append(int(number))
+    for text, name in id2label.items():
+        names.setdefault(name, []).append(int(text))
     numbers = []
     for label in class_labels:
-        found = names.get(label, []) if isinstance(label, str) else [whole_number(label)]
+        found: Sequence[int | None] = (
+            names.get(label, []) if isinstance(label, str) else [whole_number(label)]
+        )
         if len(found) > 1:
             raise ValueError(
                 f"class {label!r}: the name of the classes {' and '.join(map(str, found))}; give "
