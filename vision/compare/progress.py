@@ -18,9 +18,10 @@ class Progress:
         self._since: dict[str, float] = {}  # of those that run
         self._seconds: dict[str, list[float]] = defaultdict(list)  # of finished ones, by task
 
-    def started(self, cell: str) -> None:
-        """A cell runs now."""
+    def started(self, cell: str) -> str:
+        """A cell runs now. Returns the state of the whole."""
         self._since[cell] = time.monotonic()
+        return str(self)
 
     def ended(self, cell: str, state: str, seconds: float) -> None:
         """A cell is finished, diverged or failed, now or since an earlier call."""

@@ -16,7 +16,7 @@ from vision.compare.plan import plan_comparison
 from vision.compare.processes import Killed, Terminated, sigterm_raises
 from vision.compare.report.collect import read_comparison
 from vision.compare.report.page import write_report
-from vision.compare.report.tables import make_rows, to_markdown
+from vision.compare.report.tables import make_rows, to_markdown, to_terminal
 from vision.compare.runs import Outcome, check_cells, compare, write_sbatch
 from vision.compare.schema import CompareConfig
 from vision.compare.time_estimate import TimeEstimate, estimate_time
@@ -93,13 +93,16 @@ def _run(config: CompareConfig, cells: dict[str, list[Cell]], jobs: int, held: i
     with RichProgress(*columns, console=Console(stderr=True)) as bar, sigterm_raises():
         job = bar.add_task("runs", total=count)
 
+        def started(state: str) -> None:
+            bar.update(job, description=state)
+
         def report(outcome: Outcome, state: str) -> None:
             bar.update(job, advance=not outcome.state.endswith("evaluated"), description=state)
             text = f"{outcome.state:<9} {outcome.cell} {outcome.seconds:.0f} s {outcome.message}"
             show(f"{text.rstrip()}  [{state}]")
 
         try:
-            compare(config, jobs, report, held)
+            compare(config, jobs, started, report, held)
         except (Terminated, KeyboardInterrupt) as error:
             show(
                 f"stopped with {bar.tasks[job].completed:.0f} of {count} cells done; the same "
@@ -109,7 +112,11 @@ def _run(config: CompareConfig, cells: dict[str, list[Cell]], jobs: int, held: i
                 raise
             sys.exit(REQUEUE)
     comparison = read_comparison(compare_directory(config))
-    show("", *to_markdown(make_rows(comparison)).split("\n"))
+    rows = make_rows(comparison)
+    if sys.stdout.isatty():
+        Console().print(to_terminal(rows))
+    else:
+        show("", *to_markdown(rows).split("\n"))
     for path in write_report(comparison, comparison.folder):
         show(str(path))
 

@@ -116,14 +116,19 @@ def _check_metrics(config: CompareConfig, cell: Cell, run: Config) -> None:
 
 
 def compare(
-    config: CompareConfig, jobs: int, report: Callable[[Outcome, str], None], lock: int | None
-) -> list[Outcome]:
+    config: CompareConfig,
+    jobs: int,
+    started: Callable[[str], None],
+    report: Callable[[Outcome, str], None],
+    lock: int | None,
+) -> None:
     """Run the unfinished cells, `jobs` at a time, task after task.
 
-    `report` gets each outcome, and the state of the whole as text. Evaluations that a task asks for
-    are done when its runs have ended, and those that failed again in the next call. Finished and
-    diverged cells are left alone, interrupted ones resume from their last checkpoint, and a failed
-    one does not stop the others. Outcomes go to `status.json`. `lock`: see `run_jobs`.
+    The state of the whole, as text, goes to `started` when a run starts, and to `report` with each
+    outcome. Evaluations that a task asks for are done when its runs have ended, and those that
+    failed again in the next call. Finished and diverged cells are left alone, interrupted ones
+    resume from their last checkpoint, and a failed one does not stop the others. Outcomes go to
+    `status.json`. `lock`: see `run_jobs`.
     """
     folder = compare_directory(config)
     save_compare(config, folder / "compare.yaml")
@@ -154,7 +159,7 @@ def compare(
             todo,
             jobs,
             environment,
-            progress.started,
+            lambda name: started(progress.started(name)),
             lambda name, ended: record(_outcome(name, ended)),
             lock,
         )
@@ -169,7 +174,6 @@ def compare(
                 lambda name, ended: report(_evaluated(name, ended), str(progress)),
                 lock,
             )
-    return list(outcomes.values())
 
 
 def _settle_trials(

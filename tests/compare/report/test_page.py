@@ -1,6 +1,7 @@
 """The report of a comparison whose results are written by the test, so that the truth is known."""
 
 import csv
+import io
 import json
 import re
 from pathlib import Path
@@ -9,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 from vision.compare.grid import compare_directory, load_compare, make_cells, save_compare
 from vision.compare.report.collect import Comparison, read_comparison
 from vision.compare.report.page import write_report
 from vision.compare.report.results import task_results
 from vision.compare.report.searches import search_table
+from vision.compare.report.tables import make_rows, to_terminal
 
 GRID = """
 seeds: [0, 1, 2, 3, 4]
@@ -190,6 +193,21 @@ def test_tables_begin_with_norm_difference_and_verdict_and_can_be_read_aloud(
     scrolled = [d for d in tags.of("div") if d.get("class") == "wide"]
     assert scrolled and all(d.get("tabindex") == "0" and d.get("aria-label") for d in scrolled)
     assert all(image.get("alt") for image in tags.of("img"))
+
+
+def test_a_terminal_of_80_columns_has_room_for_the_difference_and_its_verdict(
+    comparison: Comparison,
+) -> None:
+    rows = make_rows(comparison)
+    console = Console(file=io.StringIO(), width=80)
+    console.print(to_terminal(rows))
+    lines = console.file.getvalue().splitlines()
+    start = lines.index(next(text for text in lines if text.startswith("classify, test/top1")))
+    (line,) = [text for text in lines[start : start + 10] if "dyt" in text]
+    mean = f"{rows[2].mean:.2f} ± {rows[2].std:.2g}"
+    assert re.fullmatch(rf" +dyt +-10\.0 \[-\S+, -\S+\] +worse +{mean} *", line)
+    assert any("diverges (1 of 5)" in text for text in lines)
+    assert sum("seednorm_16" in text for text in lines) == 3
 
 
 def test_trials_show_the_best_and_whether_it_lies_at_an_end(

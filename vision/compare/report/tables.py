@@ -1,4 +1,4 @@
-"""The comparison as rows, and the rows as Markdown, LaTeX and CSV."""
+"""The comparison as rows, and the rows as Markdown, LaTeX and CSV, and in a terminal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
 
 from vision.compare.milestones import is_milestone
 from vision.compare.report.collect import Comparison, Run
@@ -22,6 +28,7 @@ _LATEX = {
     "±": r"$\pm$", "†": r"\dag",
 }  # fmt: skip
 _COSTS = ("time", "memory")
+_IN_TERMINAL = ("norm", "difference [95 %]", "verdict", "mean ± std")
 _SURVIVORS = " †"  # behind the mean of a variant whose other seeds diverged
 
 
@@ -103,6 +110,22 @@ def to_markdown(rows: Sequence[Row]) -> str:
             texts[1] = f"**{texts[1]}**"
         lines.append("| " + " | ".join(texts) + " |")
     return "\n".join(lines) + "\n"
+
+
+def to_terminal(rows: Sequence[Row]) -> Group:
+    """For rich: a table of each task and metric, of the columns that fit in 80 characters."""
+    tables = []
+    for (task, metric), members in groupby(rows, key=lambda row: (row.task, row.metric)):
+        tables.append(
+            Table(title=escape(f"{task}, {metric}"), title_justify="left", box=SIMPLE_HEAD)
+        )
+        for name in _IN_TERMINAL:
+            tables[-1].add_column(name)
+        for row in members:
+            texts = dict(zip(titles(rows), row_texts(row, rows), strict=True))
+            style = "bold" if row.verdict == "better" else None
+            tables[-1].add_row(*(escape(texts[name]) for name in _IN_TERMINAL), style=style)
+    return Group(*tables)
 
 
 def to_latex(rows: Sequence[Row]) -> str:
