@@ -88,6 +88,8 @@ def test_metrics_during_training_are_logged_and_change_nothing(
     found = json.loads((tmp_path / "tool.json").read_text())
     assert found["settings"]["real"]["count"] == record["settings"]["real"]["count"] == 1257
     assert found["fid"] == pytest.approx(summary["val/fd"], rel=1e-3)
+    assert found["fid_error"] == pytest.approx(summary["val/fd_error"], rel=1e-3)
+    assert found["is_std"] == pytest.approx(summary["val/is_std"], rel=1e-3)
     assert found["is"] == pytest.approx(summary["val/is"], rel=1e-3)
 
 

@@ -86,6 +86,13 @@ class Output:
     other: str | None = None  # None: `label`
     error: str | None = None
 
+    def logged(self, is_fid_inception: bool) -> dict[str, str]:
+        """What `key` and `error` are called in the metrics of a run: `fd`, `fd_error` for other
+        features than the FID Inception's."""
+        name = self.other.lower() if self.other and not is_fid_inception else self.key
+        keys = [self.key] if self.error is None else [self.key, self.error]
+        return {key: name + key.removeprefix(self.key) for key in keys}
+
 
 @dataclass(frozen=True)
 class Result:

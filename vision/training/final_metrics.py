@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vision.config import Config
+from vision.metrics.base import Options
 from vision.registry import METRICS, TASKS
 from vision.tasks.base import VisionTask
 
@@ -25,7 +26,8 @@ def _of_callbacks(config: Config) -> list[str]:
     if config.task != "dit" or config.evaluation.extractor is None:
         return []
     outputs = [output for name in config.evaluation.metrics for output in METRICS.get(name).outputs]
-    inception = config.evaluation.extractor == "inception"
-    names = [output.key for output in outputs if output.other is None or inception]
-    names += [output.other.lower() for output in outputs if output.other is not None]
-    return [f"val/{name}" for name in names]
+    of_inception = [False, True] if config.evaluation.extractor == "inception" else [False]
+    names = [name for either in of_inception for o in outputs for name in o.logged(either).values()]
+    if config.evaluation.number < 2 * Options.confidence_groups:  # too few for two in each group
+        names = [name for name in names if name not in ("fid_error", "fd_error")]
+    return [f"val/{name}" for name in dict.fromkeys(names)]

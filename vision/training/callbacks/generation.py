@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,6 @@ class GenerationMetrics(pl.Callback):
             metrics=tuple(options.metrics),
             batch_size=options.batch_size,
             seed=config.seed,  # as tools/fid.py has one seed for subsets and images
-            confidence_groups=0,
         )
         self.extractor = create_extractor(options.extractor, options.weights, options.resize)
         self._real = open_reference(config)
@@ -73,7 +73,7 @@ class GenerationMetrics(pl.Callback):
         except FloatingPointError as error:
             notice(f"no metrics of generated images at step {self._last}: {error}")
             return
-        found = {f"val/{self._log_name(key)}": result[key] for key in result["labels"]}
+        found = {f"val/{name}": result[key] for key, name in self._names() if key in result}
         for logger in trainer.loggers:
             logger.log_metrics(found, trainer.global_step)
             logger.save()
@@ -104,11 +104,11 @@ class GenerationMetrics(pl.Callback):
             **vars(self.options),
         )
 
-    def _log_name(self, key: str) -> str:
-        """`fid`, but `fd` where the features are not those of the FID Inception."""
-        outputs = [output for name in self.options.metrics for output in METRICS.get(name).outputs]
-        other = {output.key: output.other for output in outputs}.get(key)
-        return other.lower() if other and not self.extractor.is_fid_inception else key
+    def _names(self) -> Iterator[tuple[str, str]]:
+        """The keys of results and what they are called in metrics.csv."""
+        for metric in self.options.metrics:
+            for output in METRICS.get(metric).outputs:
+                yield from output.logged(self.extractor.is_fid_inception).items()
 
 
 def open_reference(config: Config) -> ImageSet:
