@@ -172,6 +172,13 @@ def test_folders_are_described_with_their_root(folder: Path, make_config) -> Non
     )
 
 
+def test_classes_that_no_training_image_has_are_counted(folder: Path, make_config) -> None:
+    data = module(make_config(name="folder", root=str(folder), num_classes=5), 4)
+    assert data.describe().endswith("resized to 8x8, 5 classes (2 of no training image)")
+    config = make_config(name="digits", in_chans=1, num_classes=11, test_split="test")
+    assert module(config).describe().endswith("8x8x1, 11 classes (1 of no training image)")
+
+
 def test_a_split_that_lacks_a_class_keeps_the_numbers_of_training(folder, make_config) -> None:
     for path in (folder / "val" / "bee").iterdir():
         path.unlink()

@@ -29,7 +29,7 @@ from vision.datasets.sampler import (
 )
 from vision.datasets.splits import config_splits, split_key
 from vision.datasets.transforms import eval_transform, train_transform
-from vision.datasets.views import ReaderView, choose_fraction
+from vision.datasets.views import ReaderView, choose_fraction, with_classes
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -88,7 +88,7 @@ class ImageDataModule(pl.LightningDataModule):
         readers = {split: open_reader(config, split) for split in config_splits(config)}
         names = self._class_names or readers[config.train_split].class_names
         for split, reader in readers.items():
-            readers[split] = _with_classes(config, split, reader, names)
+            readers[split] = with_classes(config, split, reader, names)
         self._readers = readers
         self._check_labels()
         if config.train_fraction < 1:
@@ -143,7 +143,10 @@ class ImageDataModule(pl.LightningDataModule):
         shape += "" if size == (made, made) else f", resized to {made}x{made}"
         chosen = "" if config.split_seed is None else f", split by seed {config.split_seed}"
         title = f"{config.name} ({where})" if where else config.name
-        return f"{title}: {counts} images of {shape}, {self.num_classes} classes{chosen}"
+        labels = self._reader(config.train_split).labels
+        unseen = 0 if labels is None else self.num_classes - len(set(labels))
+        classes = f"{self.num_classes} classes" + f" ({unseen} of no training image)" * (unseen > 0)
+        return f"{title}: {counts} images of {shape}, {classes}{chosen}"
 
     def train_dataloader(self) -> ResumableLoader:
         """Loader for the rest of the epoch that the trainer is in."""
@@ -283,18 +286,3 @@ def _leave_signals(worker: int) -> None:
     """Ignore signals that every process gets: the training process stops us."""
     for kind in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(kind, signal.SIG_IGN)
-
-
-def _with_classes(
-    config: DataConfig, split: str, reader: Reader, names: list[str] | None
-) -> Reader:
-    if reader.class_names == names or reader.class_names is None or names is None:
-        return reader
-    unknown = [name for name in reader.class_names if name not in set(names)]
-    if unknown:
-        raise ValueError(
-            f"{split_key(config, split)} = {split!r}: has classes that training "
-            f"has not ({', '.join(unknown[:5])}{', ...' if len(unknown) > 5 else ''}); expected "
-            "the same class folders or names in all splits"
-        )
-    return ReaderView(reader, class_names=names)

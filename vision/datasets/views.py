@@ -6,7 +6,9 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 
+from vision.config.schema import DataConfig
 from vision.datasets.reader import Item, Reader
+from vision.datasets.splits import split_key
 from vision.seeding import derive_seed
 
 
@@ -65,3 +67,17 @@ def choose_fraction(reader: Reader, fraction: float, seed: int) -> list[int]:
     count = max(int(len(reader) * fraction / len(members)), 1)
     chosen = [draw.sample(members[k], min(count, len(members[k]))) for k in sorted(members)]
     return sorted(index for indices in chosen for index in indices)
+
+
+def with_classes(config: DataConfig, split: str, reader: Reader, names: list[str] | None) -> Reader:
+    """`reader` with labels counted in `names`, the classes of training; ValueError for others."""
+    if reader.class_names == names or reader.class_names is None or names is None:
+        return reader
+    unknown = [name for name in reader.class_names if name not in set(names)]
+    if unknown:
+        raise ValueError(
+            f"{split_key(config, split)} = {split!r}: has classes that training "
+            f"has not ({', '.join(unknown[:5])}{', ...' if len(unknown) > 5 else ''}); expected "
+            "the same class folders or names in all splits"
+        )
+    return ReaderView(reader, class_names=names)
