@@ -36,6 +36,10 @@ def set_up_logging() -> None:
     ):
         logging.getLogger(name).setLevel(level)
         logging.getLogger(name).handlers[:] = [handler]
+    # said of every model without such modules
+    logging.getLogger("diffusers.models.modeling_utils").addFilter(
+        lambda record: "should be kept in float32: []" not in record.getMessage()
+    )
     for expected in (
         ".*does not have many workers.*",  # workers do not pay off on small images
         ".*your dataloader is not resumable.*",  # its sampler takes its position from the trainer
