@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from typing import NoReturn
 
@@ -14,8 +16,12 @@ class _Parser(ArgumentParser):
 
 
 def tool_parser(description: str | None) -> ArgumentParser:
-    """A parser that shows a tool's docstring as it is written."""
-    return _Parser(description=description, formatter_class=RawDescriptionHelpFormatter)
+    """A parser that shows a tool's docstring: commands as written, prose as wide as the screen."""
+    width = max(20, shutil.get_terminal_size().columns - 2)  # as argparse has it
+    prose = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
+    blocks = (description or "").split("\n\n")
+    text = "\n\n".join(b if "\n " in f"\n{b}" else prose.fill(b) for b in blocks)
+    return _Parser(description=text, formatter_class=RawDescriptionHelpFormatter)
 
 
 def add_config(parser: ArgumentParser) -> None:
