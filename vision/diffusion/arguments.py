@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -17,7 +17,7 @@ OUTPUT_TYPES: tuple[str, ...] = get_args(OutputType)
 
 
 def class_numbers(
-    class_labels: Sequence[int | str] | Tensor, id2label: Mapping[str, str], count: int
+    class_labels: Sequence[int | str] | Tensor, pairs: Iterable[tuple[str, int]], count: int
 ) -> list[int]:
     """Numbers of classes given by number or name, `count` in all; at least one, and no text of
     which each letter would be taken for a class. ImageNet has two classes named crane: such a name
@@ -25,8 +25,8 @@ def class_numbers(
     if isinstance(class_labels, str) or not hasattr(class_labels, "__iter__"):
         raise ValueError(f"class_labels = {class_labels!r}: expected a list of classes")
     names: dict[str, list[int]] = {}
-    for text, name in id2label.items():
-        names.setdefault(name, []).append(int(text))
+    for name, number_of_it in dict.fromkeys(pairs):
+        names.setdefault(name, []).append(number_of_it)
     numbers = []
     for label in class_labels:
         found: Sequence[int | None] = (

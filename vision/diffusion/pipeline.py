@@ -130,8 +130,9 @@ class DiTPipeline(DiffusionPipeline):
 
     def label_ids(self, class_labels: Sequence[int | str]) -> list[int]:
         """Numbers of classes given by number or name. Raises ValueError for an unknown one."""
-        names = self.config.id2label or {}
-        return class_numbers(class_labels, names, self.transformer.config.num_classes)
+        pairs = [(name, int(number)) for number, name in (self.config.id2label or {}).items()]
+        pairs += self.labels.items()  # a folder of diffusers has several names of a class there
+        return class_numbers(class_labels, pairs, self.transformer.config.num_classes)
 
     def check_sampling(
         self,
