@@ -136,7 +136,10 @@ class Norm(nn.Module):
             scale: `[B, 1, dim]`.
             shift: `[B, 1, dim]`.
         """
-        return self(x) * (1 + scale) + shift
+        y = self(x)
+        if scale.dtype.itemsize < y.dtype.itemsize:  # under autocast: 1 + scale as exact as y
+            scale = scale.to(y.dtype)
+        return y * (1 + scale) + shift
 
     def vector(
         self, size: int, device: torch.device | str | None, dtype: torch.dtype | None

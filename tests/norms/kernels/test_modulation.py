@@ -65,6 +65,34 @@ def test_the_same_with_its_gradients_as_one_after_the_other(name, affine):
             )
 
 
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("backend", ["compiled", "eager"])
+@pytest.mark.parametrize("name", sorted(KERNELS))
+def test_scale_and_shift_of_autocast_are_exact_in_float32(name, backend, half):
+    norm = made(name, backend=backend)
+    x, both, dy = inputs(torch.float32)
+    both = both.detach().to(half).requires_grad_()
+    scale, shift = both.unsqueeze(1).chunk(2, dim=-1)
+    y = norm.modulated(x, scale, shift)
+    assert ("FusedNorm" in y.grad_fn.name()) == (backend == "compiled")
+    found = [y, *torch.autograd.grad(y, [x, both, *norm.parameters()], dy)]
+    plain = [t.detach().double().requires_grad_() for t in (x, both)]
+    exact = results(made(name, backend="eager").double(), *plain, dy.double(), False)
+    assert found[0].dtype is torch.float32 and found[2].dtype is half
+    for i, (a, b) in enumerate(zip(found, exact, strict=True)):
+        tolerance = torch.finfo(half).eps if i == 2 else 2e-5  # both's gradient is in half
+        atol = tolerance * max(1.0, float(b.detach().abs().max()))
+        torch.testing.assert_close(a.double(), b, rtol=tolerance, atol=atol)
+
+
+def test_scale_and_shift_wider_than_x_give_their_dtype():
+    norm = made("rmsnorm", backend="compiled")
+    x, both, dy = inputs(torch.float32)
+    y = norm.modulated(x.bfloat16(), *both.unsqueeze(1).chunk(2, dim=-1))
+    assert y.dtype is torch.float32
+    assert y.shape == dy.shape
+
+
 def test_any_number_of_samples_and_threads_gives_the_same_bits():
     norm, found, threads = made("seednorm", num_heads=4, backend="compiled"), [], None
     threads = torch.get_num_threads()

@@ -84,7 +84,7 @@ class Kernel:
             keep: Probability that a coefficient is not dropped, by which the others are divided.
             backend: "triton" or "compiled"; see `choose_backend`.
             modulation: Scale and shift, `[B, 1, D]`, for x of `[B, N, D]`: the result is then
-                y (1 + scale) + shift, in the same pass where scale has x's dtype.
+                y (1 + scale) + shift, in the same pass unless they are wider than x.
 
         Returns:
             `[..., D]`, contiguous, x's dtype; with a modulation the dtype that it promotes to.
@@ -93,7 +93,7 @@ class Kernel:
             ValueError: the norm has no such backend.
         """
         drawn = mask is None and keep < 1
-        inside = modulation if modulation and modulation[0].dtype is x.dtype else None
+        inside = _in_dtype(modulation, x.dtype)
         if (
             backend == "compiled"
             and not _is_traced(x)
@@ -283,6 +283,15 @@ def _constant(value: float, dim: int, dtype: torch.dtype) -> Tensor:
 
 def _sizes(x: Tensor, parameters: Sequence[Tensor | None]) -> list[int]:
     return [x.shape[-1] if p is None else p.numel() for p in parameters]
+
+
+def _in_dtype(modulation: tuple[Tensor, Tensor] | None, dtype: torch.dtype) -> Any:
+    """Scale and shift in x's dtype: under autocast x is float32 and a layer's output, which they
+    are, bfloat16. None where there are none or they are wider than x."""
+    if modulation is None:
+        return None
+    fits = all(t.dtype is dtype or t.dtype.itemsize < dtype.itemsize for t in modulation)
+    return [t if t.dtype is dtype else t.to(dtype) for t in modulation] if fits else None
 
 
 def _wide(x: Tensor) -> torch.dtype:
