@@ -25,8 +25,8 @@ def class_numbers(
     if isinstance(class_labels, str) or not hasattr(class_labels, "__iter__"):
         raise ValueError(f"class_labels = {class_labels!r}: expected a list of classes")
     names: dict[str, list[int]] = {}
-    for name, number_of_it in dict.fromkeys(pairs):
-        names.setdefault(name, []).append(number_of_it)
+    for name, owner in dict.fromkeys(pairs):
+        names.setdefault(name, []).append(owner)
     numbers = []
     for label in class_labels:
         found: Sequence[int | None] = (

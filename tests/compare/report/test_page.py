@@ -198,8 +198,7 @@ def test_tables_begin_with_norm_difference_and_verdict_and_can_be_read_aloud(
 def test_a_terminal_of_80_columns_has_room_for_the_difference_and_its_verdict(
     comparison: Comparison,
 ) -> None:
-    rows = make_rows(comparison)
-    console = Console(file=io.StringIO(), width=80)
+    rows, console = make_rows(comparison), Console(file=io.StringIO(), width=80)
     console.print(to_terminal(rows))
     lines = console.file.getvalue().splitlines()
     start = lines.index(next(text for text in lines if text.startswith("classify, test/top1")))
