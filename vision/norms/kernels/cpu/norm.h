@@ -61,6 +61,19 @@ template <typename T> void populate(T* result, int64_t row, int64_t rows, int64_
 #endif
 }
 
+// A norm with a statistic reads a row once for it and once more for the result, which waits for it, so
+// the processor does not get to the next row by itself and each one begins with the latency of the
+// memory. Asked for a row ahead, for what is written too, short ones take a quarter less time; at more
+// than a page it gains nothing. Elementwise norms run ahead anyway.
+template <typename T, typename S> bool worth_fetching(const Call<S>& call) {
+  return call.rstd != nullptr && call.dim * int64_t{sizeof(T)} <= 4096;
+}
+template <int to_write, typename T> void fetch(const T* row, int64_t dim) {
+  const char* const bytes = reinterpret_cast<const char*>(row);
+  for (int64_t i = 0; i < dim * int64_t{sizeof(T)}; i += 64)
+    __builtin_prefetch(bytes + i, to_write);
+}
+
 // y (1 + scale) + shift in place, for one row.
 template <typename S> void modulate(const Call<S>& call, int64_t row, S* y) {
   const int64_t sample = row / call.tokens * call.dim;
@@ -98,6 +111,7 @@ inline int use_threads(int64_t rows, int64_t dim, int threads) {
 template <typename Norm, typename T, typename S>
 void run_forward(const T* x, int64_t stride, T* y, const Call<S>& call, int threads) {
   const int64_t rows = call.rows, dim = call.dim;
+  const bool fetching = worth_fetching<T>(call);
 #pragma omp parallel num_threads(use_threads(rows, dim, threads))
   {
     Norm norm(call);
@@ -106,6 +120,10 @@ void run_forward(const T* x, int64_t stride, T* y, const Call<S>& call, int thre
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < rows; ++row) {
       if (row % kBatch == 0) populate(y, row, rows, dim);
+      if (fetching && row + 1 < rows) {
+        fetch<0>(x + (row + 1) * stride, dim);
+        fetch<1>(y + (row + 1) * dim, dim);
+      }
       const S* own_x = open(x + row * stride, in, dim);
       S* result = place(y + row * dim, out);
       norm.forward(row, own_x, result);
@@ -125,6 +143,7 @@ template <typename Norm, typename T, typename S>
 void run_backward(const T* x, int64_t x_stride, const T* dy, int64_t dy_stride, T* dx, S* gradients,
                   const Call<S>& call, int threads) {
   const int64_t rows = call.rows, dim = call.dim, all = Norm::vectors * call.step();
+  const bool fetching = worth_fetching<T>(call);
   const int64_t unit = call.scale == nullptr ? 1 : call.tokens, units = rows / unit;
   const int64_t least = (kChunkRows + unit - 1) / unit;  // units
   const int64_t chunks = std::min(kChunks, (units + least - 1) / least);
@@ -145,6 +164,11 @@ void run_backward(const T* x, int64_t x_stride, const T* dy, int64_t dy_stride, 
       const int64_t end = std::min((chunk + 1) * size, rows);
       for (int64_t row = chunk * size; row < end; ++row) {
         if (row % kBatch == 0) populate(dx, row, rows, dim);
+        if (fetching && row + 1 < rows) {
+          fetch<0>(x + (row + 1) * x_stride, dim);
+          fetch<0>(dy + (row + 1) * dy_stride, dim);
+          fetch<1>(dx + (row + 1) * dim, dim);
+        }
         const S* own_x = open(x + row * x_stride, in, dim);
         const S* own_grad = open(dy + row * dy_stride, grad, dim);
         S* result = place(dx + row * dim, out);

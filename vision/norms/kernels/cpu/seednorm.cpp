@@ -18,18 +18,11 @@ template <typename S> struct SeeDNorm {
         layout(call.heads, call.dim / call.heads), undropped(static_cast<S>(1 / call.keep)),
         e(call.heads + kBytes / sizeof(S)), t(call.heads + kBytes / sizeof(S)) {}
 
-  // to[h] = from[h] m
-  void drop(int64_t row, const S* from, S* to) const {
-    if (call.mask == nullptr) {
-      if (from != to)
-        each<S>(call.heads, [=](auto v, int64_t h) { v.store(to + h, v.load(from + h)); });
-      return;
-    }
-    const uint8_t* mask = call.mask + row * call.heads;
-    const S factor = undropped;
-    each<S>(call.heads, [=](auto v, int64_t h) {
-      v.store(to + h, v.where(mask + h, v.load(from + h) * factor));
-    });
+  // numbers[h] m of the heads from h on
+  template <typename Kind, typename Numbers>
+  [[gnu::always_inline]] Numbers dropped(Kind v, int64_t row, int64_t h, Numbers numbers) const {
+    if (call.mask == nullptr) return numbers;
+    return v.where(call.mask + row * call.heads + h, numbers * undropped);
   }
 
   void forward(int64_t row, const S* x, S* y) {
@@ -57,7 +50,9 @@ template <typename S> struct SeeDNorm {
     }
 #pragma omp simd
     for (int64_t h = 0; h < call.heads; ++h) s[h] = fast_tanh(s[h]);
-    drop(row, s, own);
+    each<S>(call.heads, [=](auto v, int64_t h) {
+      v.store(own + h, dropped(v, row, h, v.load(s + h)));
+    });
     const S r = call.rstd[row] = inverse_rms(squares, call);
     layout.each_element([=](auto v, int64_t i, auto of) {
       v.store(y + i, (of(own) * v.load(a + i) + v.load(c + i)) * (v.load(x + i) * r));
@@ -71,7 +66,6 @@ template <typename S> struct SeeDNorm {
     const S *a = alpha, *b = beta, *c = gamma, *s = call.heads_kept + row * call.heads;
     const S r = call.rstd[row];
     S *own = e.data(), *slope = t.data();
-    drop(row, s, own);
     SecondSum<S> undynamic;  // Σ g x γ
     head_sums<S>(
         call.heads, layout.width,
@@ -81,13 +75,15 @@ template <typename S> struct SeeDNorm {
           return gx * v.load(a + i);
         },
         slope);
-    const S dynamic = sum<S>(
-        call.heads, [=](auto v, int64_t h) { return v.load(own + h) * v.load(slope + h); });
-    const S all = undynamic.total() + dynamic;
+    SecondSum<S> dynamic;  // Σ g x e α
+    each<S>(call.heads, [&](auto v, int64_t h) {
+      const auto s_h = v.load(s + h), sum_h = v.load(slope + h), own_h = dropped(v, row, h, s_h);
+      dynamic.add(v, own_h * sum_h);
+      v.store(own + h, own_h);
+      v.store(slope + h, dropped(v, row, h, sum_h) * (r * (1 - s_h * s_h)));
+    });
+    const S all = undynamic.total() + dynamic.total();
     const S mean = r * all / static_cast<S>(call.dim);  // r³ would underflow for large x
-    drop(row, slope, slope);
-#pragma omp simd
-    for (int64_t h = 0; h < call.heads; ++h) slope[h] *= r * (1 - s[h] * s[h]);
     S *dalpha = sums, *dbeta = dalpha + call.step(), *dgamma = dbeta + call.step();
     layout.each_element([=](auto v, int64_t i, auto of) {
       const auto x_i = v.load(x + i), gr = v.load(g + i) * r, gu = gr * x_i;
