@@ -12,8 +12,8 @@
 
 namespace {
 
-// Blocks of four numbers that are computed side by side: as many as hide the latency of the rounds, each
-// of which waits for the one before.
+// Blocks of four numbers that are computed side by side: as many as hide the latency of the rounds,
+// each of which waits for the one before.
 constexpr int kLanes = 32;
 constexpr int kGroup = 16;  // of so many blocks the first numbers come first, then the second ones
 
@@ -24,8 +24,9 @@ inline void multiply(const uint32_t* c, uint32_t factor, uint32_t* high, uint32_
   for (int i = 0; i < kLanes; i += 16) {
     const __m512i all = _mm512_loadu_si512(c + i), even = _mm512_mul_epu32(all, by),
                   odd = _mm512_mul_epu32(_mm512_srli_epi64(all, 32), by);
-    _mm512_storeu_si512(high + i, _mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd));
-    _mm512_storeu_si512(low + i, _mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32)));
+    const __m512i up = _mm512_slli_epi64(odd, 32), down = _mm512_srli_epi64(even, 32);
+    _mm512_storeu_si512(high + i, _mm512_mask_blend_epi32(0xaaaa, down, odd));
+    _mm512_storeu_si512(low + i, _mm512_mask_blend_epi32(0xaaaa, even, up));
   }
 }
 #else

@@ -61,10 +61,10 @@ template <typename T> void populate(T* result, int64_t row, int64_t rows, int64_
 #endif
 }
 
-// A norm with a statistic reads a row once for it and once more for the result, which waits for it, so
-// the processor does not get to the next row by itself and each one begins with the latency of the
-// memory. Asked for a row ahead, for what is written too, short ones take a quarter less time; at more
-// than a page it gains nothing. Elementwise norms run ahead anyway.
+// A norm with a statistic reads a row once for it and again for the result, which waits for it. So the
+// processor does not get to the next row by itself, and each begins with the latency of the memory.
+// Fetched a row ahead, to be read and to be written, short ones take up to a quarter less time; more
+// than a page gains nothing. Elementwise norms run ahead anyway.
 template <typename T, typename S> bool worth_fetching(const Call<S>& call) {
   return call.rstd != nullptr && call.dim * int64_t{sizeof(T)} <= 4096;
 }
